@@ -1,0 +1,2 @@
+//! What to do with a packet.
+#![no_std]
