@@ -1,0 +1,133 @@
+//! The maps, and `turn-datapath`'s view of them.
+
+use core::ops::{Deref, DerefMut};
+
+use aya_ebpf::btf_maps::{DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::macros::btf_map;
+use turn_datapath::{Flow, FlowEvent, FlowKey, Flows, Interface, LeaseTerms, Reason};
+
+// The daemon sets the real sizes when it loads the object.
+#[btf_map]
+pub static FLOWS: HashMap<FlowKey, Flow, 1024> = HashMap::new();
+#[btf_map]
+pub static EXPECTED: HashMap<FlowKey, FlowKey, 1024> = HashMap::new();
+// Least recently used, since the kernel fills it: whoever is displaced only learns his next binding late.
+#[btf_map]
+pub static CLIENTS: LruHashMap<FlowKey, u32, 1024> = LruHashMap::new();
+#[btf_map]
+pub static INTERFACES: HashMap<u32, Interface, 256> = HashMap::new();
+#[btf_map]
+pub static DEVICES: DevMapHash<256> = DevMapHash::new();
+#[btf_map]
+pub static CONTROL: RingBuf<(), { 4 << 20 }> = RingBuf::new();
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
+
+/// Set by the daemon before it loads the object.
+#[unsafe(no_mangle)]
+static LEASE_NS: u64 = 0;
+/// Set by the daemon before it loads the object.
+#[unsafe(no_mangle)]
+static HEARTBEAT_NS: u64 = 0;
+
+/// How long leases run.
+#[inline(always)]
+pub fn lease_terms() -> LeaseTerms {
+    // SAFETY: references to statics are valid; the reads are volatile because the loader replaces the values
+    // after the compiler has seen them.
+    unsafe {
+        LeaseTerms {
+            lease: core::ptr::read_volatile(&LEASE_NS),
+            heartbeat: core::ptr::read_volatile(&HEARTBEAT_NS),
+        }
+    }
+}
+
+/// Counts a packet.
+#[inline(always)]
+pub fn count(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+        // SAFETY: the pointer is to this CPU's own slot, which nobody else writes while the program runs.
+        unsafe { *counter = (*counter).wrapping_add(1) }
+    }
+}
+
+/// The maps of this object.
+pub struct Maps;
+
+/// A flow in its place in the map.
+///
+/// Other CPUs may hold the same one. Every field is a word that means something by itself, the daemon never
+/// reuses the place of a deleted flow before all programs that could have found it have ended, and a lost
+/// update of a counter is the worst that a race can do.
+pub struct FlowEntry(*mut Flow);
+
+impl Deref for FlowEntry {
+    type Target = Flow;
+
+    #[inline(always)]
+    fn deref(&self) -> &Flow {
+        // SAFETY: a successful map lookup returned the pointer during this run of the program, and memory of map
+        // elements stays allocated for as long as the program runs.
+        unsafe { &*self.0 }
+    }
+}
+
+impl DerefMut for FlowEntry {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Flow {
+        // SAFETY: as above; within this run of the program there is one `FlowEntry` per flow.
+        unsafe { &mut *self.0 }
+    }
+}
+
+impl Flows for Maps {
+    type Entry<'a> = FlowEntry;
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        FLOWS.get_ptr_mut(key).map(FlowEntry)
+    }
+
+    #[inline(always)]
+    fn expected(&self, output: &FlowKey) -> Option<FlowKey> {
+        // SAFETY: the key is copied at once; if the daemon reuses the place meanwhile, the copy names no flow or
+        // one whose fingerprint does not fit.
+        unsafe { EXPECTED.get(output) }.copied()
+    }
+
+    #[inline(always)]
+    fn is_client(&self, key: &FlowKey) -> bool {
+        CLIENTS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn add_client(&self, key: &FlowKey) {
+        // A failure costs speed only: this client's bindings are not learned.
+        let _ = CLIENTS.insert(key, 1, 0);
+    }
+
+    #[inline(always)]
+    fn interface(&self, ifindex: u32) -> Option<Interface> {
+        // SAFETY: the value is copied at once.
+        unsafe { INTERFACES.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper takes no arguments.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn prepare_redirect(&self, ifindex: u32) -> bool {
+        DEVICES.redirect(ifindex, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn report(&self, event: &FlowEvent) {
+        // A full buffer loses the report, not the event: the flow itself tells its state.
+        let _ = CONTROL.output_untyped::<FlowEvent>(event, 0);
+    }
+}

@@ -1,0 +1,245 @@
+//! A packet that this host sends: it always goes on, unchanged, and may be a witness.
+
+use turn_wire::channel_data::{self, ChannelDataHeader};
+use turn_wire::ethernet::MacAddress;
+use turn_wire::{Be16, IpAddress};
+
+use crate::control::{self, ControlMessage};
+use crate::fingerprint::fingerprint;
+use crate::flow::{interface_flags, path_flags};
+use crate::ingress::event;
+use crate::packet::Packet;
+use crate::{Flow, FlowKey, Flows, Frame, LeaseTerms, Reason};
+
+/// What is known of a packet beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Interface that it leaves by.
+    pub ifindex: u32,
+    /// Sent by a process of this host, not forwarded for another.
+    pub by_this_host: bool,
+    /// Several datagrams in one buffer, to be cut apart by the device (UDP segmentation offload).
+    pub is_train: bool,
+    /// Bears a VLAN tag that is not part of its bytes.
+    pub has_tag: bool,
+}
+
+/// What a sent packet means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// A control message that the daemon gets a copy of.
+    pub message: Option<ControlMessage>,
+    /// What else it is.
+    pub reason: Reason,
+}
+
+/// Looks at a packet that this host sends.
+#[inline(always)]
+pub fn egress<F: Frame, T: Flows>(frame: &F, flows: &T, terms: &LeaseTerms, sent: &Sent) -> Seen {
+    let nothing = |reason| Seen { message: None, reason };
+    if !sent.by_this_host {
+        return nothing(Reason::EgressOther);
+    }
+    let Ok(packet) = Packet::read(frame) else {
+        return nothing(Reason::EgressOther);
+    };
+    if sent.is_train {
+        return nothing(Reason::EgressTrain);
+    }
+    let key = packet.key();
+    let message = response(frame, flows, &packet, &key);
+    let reason = match expected(flows, &packet, key) {
+        Some((flow_key, data)) => match flows.flow(&flow_key) {
+            Some(mut flow) => witness(frame, flows, terms, sent, &packet, &flow_key, data, &mut flow),
+            None => Reason::EgressOther,
+        },
+        None => Reason::EgressOther,
+    };
+    Seen { message, reason }
+}
+
+/// The responses of a server whose meaning the daemon works out.
+#[inline(always)]
+fn response<F: Frame, T: Flows>(
+    frame: &F,
+    flows: &T,
+    packet: &Packet,
+    key: &FlowKey,
+) -> Option<ControlMessage> {
+    const ALLOCATE_SUCCESS: u16 = 0x0103;
+    const REFRESH_SUCCESS: u16 = 0x0104;
+    const REFRESH_ERROR: u16 = 0x0114;
+    const CREATE_PERMISSION_ERROR: u16 = 0x0118;
+    const CHANNEL_BIND_SUCCESS: u16 = 0x0109;
+    const CHANNEL_BIND_ERROR: u16 = 0x0119;
+
+    let stun_type = packet.stun_type(frame)?;
+    let client = FlowKey {
+        source: key.destination,
+        destination: key.source,
+        source_port: key.destination_port,
+        destination_port: key.source_port,
+        ..*key
+    };
+    match stun_type {
+        // The client's next request may overtake the daemon, so its 5-tuple is remembered here.
+        ALLOCATE_SUCCESS => flows.add_client(&client),
+        REFRESH_SUCCESS
+        | REFRESH_ERROR
+        | CREATE_PERMISSION_ERROR
+        | CHANNEL_BIND_SUCCESS
+        | CHANNEL_BIND_ERROR => {
+            if !flows.is_client(&client) {
+                return None;
+            }
+        }
+        _ => return None,
+    }
+    let length = usize::from(packet.data_length);
+    (length <= control::MAX_MESSAGE).then_some(ControlMessage {
+        at: packet.data_at,
+        length,
+        key: *key,
+        kind: control::kind::RESPONSE,
+    })
+}
+
+/// The flow whose translation this packet could be, and where its application data lies.
+#[inline(always)]
+fn expected<T: Flows>(flows: &T, packet: &Packet, mut key: FlowKey) -> Option<(FlowKey, (usize, u16))> {
+    if let Some(head) = packet.head
+        && channel_data::is_channel_number(head.number)
+        && usize::from(head.length.value()).wrapping_add(ChannelDataHeader::LEN)
+            <= usize::from(packet.data_length)
+    {
+        key.channel = head.number;
+        if let Some(flow) = flows.expected(&key) {
+            return Some((flow, (packet.data_at.wrapping_add(ChannelDataHeader::LEN), head.length.value())));
+        }
+        key.channel = Be16::new(0);
+    }
+    let data = (packet.data_at, packet.data_length);
+    if let Some(flow) = flows.expected(&key) {
+        return Some((flow, data));
+    }
+    key.source = IpAddress::ANY;
+    flows.expected(&key).map(|flow| (flow, data))
+}
+
+/// Grants or renews the lease of a flow whose translation the server was seen to do.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one call, inlined: a struct would only rename the arguments")]
+fn witness<F: Frame, T: Flows>(
+    frame: &F,
+    flows: &T,
+    terms: &LeaseTerms,
+    sent: &Sent,
+    packet: &Packet,
+    flow_key: &FlowKey,
+    (data_at, data_length): (usize, u16),
+    flow: &mut Flow,
+) -> Reason {
+    if flow.noted_until == 0 || fingerprint(frame, data_at, data_length) != Some(flow.noted_fingerprint) {
+        return Reason::OtherPayload;
+    }
+    flow.noted_until = 0;
+    let Some(path) = Path::of(flows, sent, packet, flow) else {
+        return Reason::EgressOther;
+    };
+    let now = flows.now();
+    flow.out_mtu = path.out_mtu;
+    flow.path_flags = path.flags;
+    if now < flow.lease_until {
+        // Another CPU may be relaying by the old path, so the lease ends first. The next witness brings the
+        // new path.
+        if path.route != Route::of(flow) {
+            flow.lease_until = 0;
+            flows.report(&event(control::kind::PATH_CHANGED, now, flow_key, packet.source));
+            return Reason::PathChanged;
+        }
+        flow.lease_until = now.wrapping_add(terms.lease);
+        return Reason::Witness;
+    }
+    path.route.give(flow);
+    flow.armed = flow.armed.wrapping_add(1);
+    flow.heartbeat_at = now.wrapping_add(terms.heartbeat);
+    flow.lease_until = now.wrapping_add(terms.lease);
+    flows.report(&event(control::kind::ARMED, now, flow_key, packet.source));
+    Reason::Witness
+}
+
+/// The way that the server's own packet takes: what the kernel's routing, policy rules and neighbour table chose,
+/// together with the way by which the noted packet came.
+struct Path {
+    out_mtu: u16,
+    flags: u32,
+    route: Route,
+}
+
+/// The part of a path that is never replaced while a lease runs, since a frame must not be sent with half of it.
+#[derive(PartialEq, Eq)]
+struct Route {
+    out_source: IpAddress,
+    out_mac_destination: MacAddress,
+    out_mac_source: MacAddress,
+    out_ifindex: u32,
+    in_ifindex: u32,
+    in_mac: MacAddress,
+}
+
+impl Path {
+    /// None where the packet leaves by an interface that was not named, or with a VLAN tag.
+    #[inline(always)]
+    fn of<T: Flows>(flows: &T, sent: &Sent, packet: &Packet, flow: &Flow) -> Option<Self> {
+        if sent.has_tag {
+            return None;
+        }
+        let way_in = flows.interface(flow.noted_ifindex)?;
+        let way_out = flows.interface(sent.ifindex)?;
+        let mut flags = 0;
+        if packet.dont_fragment {
+            flags |= path_flags::DONT_FRAGMENT;
+        }
+        if way_in.flags & interface_flags::GENERIC != 0 || way_out.flags & interface_flags::TRANSMITS != 0 {
+            flags |= path_flags::REDIRECT;
+        }
+        Some(Self {
+            out_mtu: way_out.mtu.min(u32::from(u16::MAX)) as u16,
+            flags,
+            route: Route {
+                out_source: packet.source,
+                out_mac_destination: packet.ethernet.destination,
+                out_mac_source: packet.ethernet.source,
+                out_ifindex: sent.ifindex,
+                in_ifindex: flow.noted_ifindex,
+                in_mac: flow.noted_mac,
+            },
+        })
+    }
+}
+
+impl Route {
+    /// The route that a flow has.
+    #[inline(always)]
+    fn of(flow: &Flow) -> Self {
+        Self {
+            out_source: flow.out_source,
+            out_mac_destination: flow.out_mac_destination,
+            out_mac_source: flow.out_mac_source,
+            out_ifindex: flow.out_ifindex,
+            in_ifindex: flow.in_ifindex,
+            in_mac: flow.in_mac,
+        }
+    }
+
+    /// Gives the route to a flow whose lease is off.
+    #[inline(always)]
+    fn give(self, flow: &mut Flow) {
+        flow.out_source = self.out_source;
+        flow.out_mac_destination = self.out_mac_destination;
+        flow.out_mac_source = self.out_mac_source;
+        flow.out_ifindex = self.out_ifindex;
+        flow.in_ifindex = self.in_ifindex;
+        flow.in_mac = self.in_mac;
+    }
+}

@@ -1,0 +1,129 @@
+//! Keys and values of the maps.
+
+use turn_wire::ethernet::MacAddress;
+use turn_wire::{Be16, IpAddress};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What tells the packets of one flow from all others, as they are on the wire.
+///
+/// A flow is one direction of one channel binding. Both addresses are in the key, so that two servers, two
+/// listeners or two relayed transport addresses never mix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Address of the sender; [`IpAddress::ANY`] in the key of an expected output whose sender is not known yet.
+    pub source: IpAddress,
+    /// Address of the receiver.
+    pub destination: IpAddress,
+    /// Port of the sender.
+    pub source_port: Be16,
+    /// Port of the receiver.
+    pub destination_port: Be16,
+    /// Channel number of the ChannelData message; zero for a plain datagram, which is no channel number.
+    pub channel: Be16,
+    /// Zero.
+    pub reserved: Be16,
+}
+
+/// What to do with the packets of a flow, and until when.
+///
+/// The daemon inserts it and deletes it. In between only the kernel writes to it, in words that are each
+/// complete in themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Flow {
+    /// Packets are relayed before this time only. Zero: the flow never had a lease, or it was ended.
+    pub lease_until: u64,
+    /// From this time on one packet is due to go to the server.
+    pub heartbeat_at: u64,
+    /// Packets relayed in the kernel.
+    pub kernel_packets: u64,
+    /// Bytes of application data in them.
+    pub kernel_bytes: u64,
+    /// Source of the packet sent.
+    pub out_source: IpAddress,
+    /// Destination of the packet sent.
+    pub out_destination: IpAddress,
+    /// Source port of the packet sent.
+    pub out_source_port: Be16,
+    /// Destination port of the packet sent.
+    pub out_destination_port: Be16,
+    /// Channel number of the ChannelData message sent; zero for a plain datagram.
+    pub out_channel: Be16,
+    /// Most bytes of IP packet that the way out takes.
+    pub out_mtu: u16,
+    /// Flow label of an IPv6 packet sent, and the start of the identifications of IPv4 packets.
+    pub label: u32,
+    /// [`path_flags`], seen on the witness frame.
+    pub path_flags: u32,
+    /// Receiver of the frame sent.
+    pub out_mac_destination: MacAddress,
+    /// Sender of the frame sent.
+    pub out_mac_source: MacAddress,
+    /// Interface of the way out.
+    pub out_ifindex: u32,
+    /// Interface of the way in.
+    pub in_ifindex: u32,
+    /// Receiver of the frames that come in.
+    pub in_mac: MacAddress,
+    /// Receiver of the noted packet's frame.
+    pub noted_mac: MacAddress,
+    /// Interface by which the noted packet came.
+    pub noted_ifindex: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Fingerprint of the packet that went to the server and whose translation is awaited.
+    pub noted_fingerprint: u64,
+    /// Until this time no other packet is noted. Zero: none is noted.
+    pub noted_until: u64,
+    /// Packets of the flow that went to the server.
+    pub spilled_packets: u64,
+    /// Leases granted to the flow while it had none.
+    pub armed: u64,
+}
+
+/// Bits of [`Flow::path_flags`].
+pub mod path_flags {
+    /// The server sends the flow's packets with the don't-fragment flag.
+    pub const DONT_FRAGMENT: u32 = 1;
+    /// The way out is an interface that takes redirected frames from the interface of the way in.
+    pub const REDIRECT: u32 = 2;
+}
+
+/// What the daemon knows of an interface that it attached to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Interface {
+    /// Most bytes of IP packet.
+    pub mtu: u32,
+    /// [`interface_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Interface::flags`].
+pub mod interface_flags {
+    /// The ingress program runs on socket buffers (generic XDP), whose redirects any interface takes.
+    pub const GENERIC: u32 = 1;
+    /// The driver transmits XDP frames that are redirected to the interface.
+    pub const TRANSMITS: u32 = 2;
+}
+
+/// How long leases run and how often they are renewed, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// From a witness to the end of the lease that it grants.
+    pub lease: u64,
+    /// From one packet that is spilled to the server to the next.
+    pub heartbeat: u64,
+}
+
+impl FlowKey {
+    /// The same key with another channel number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_channel(self, channel: Be16) -> Self {
+        Self { channel, ..self }
+    }
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 152);

@@ -1,0 +1,64 @@
+//! The two traits that the kernel and the host each implement.
+
+use core::ops::DerefMut;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::control::FlowEvent;
+use crate::{Flow, FlowKey, Interface};
+
+/// A packet from its Ethernet header on.
+///
+/// Headers are copied out and copied in, so that no reference into the packet outlives a change of its start.
+pub trait Frame {
+    /// Bytes from the first to the last.
+    fn length(&self) -> usize;
+
+    /// A copy of the header at this offset; none where the frame ends before it.
+    fn get<H: FromBytes + Copy>(&self, at: usize) -> Option<H>;
+
+    /// Writes a header at this offset. False, and nothing is written, where the frame ends before it.
+    fn put<H: IntoBytes + Immutable + Copy>(&mut self, at: usize, header: &H) -> bool;
+
+    /// Copies `length` bytes, 1 to 32, from this offset to the start of the buffer, in memory order.
+    fn copy(&self, at: usize, length: usize, buffer: &mut [u64; 4]) -> bool;
+
+    /// Moves the start of the frame forward by this many bytes, or backward where negative. False, and
+    /// nothing is changed, where there is no room.
+    fn move_head(&mut self, by: i32) -> bool;
+
+    /// Takes this many bytes from the end of the frame. False, and nothing is changed, where that cannot be.
+    fn cut_tail(&mut self, by: usize) -> bool;
+}
+
+/// The state that outlives a packet.
+pub trait Flows {
+    /// Access to a flow in its place.
+    type Entry<'a>: DerefMut<Target = Flow>
+    where
+        Self: 'a;
+
+    /// The flow with this key.
+    fn flow(&self, key: &FlowKey) -> Option<Self::Entry<'_>>;
+
+    /// The key of the flow that an output with this key proves.
+    fn expected(&self, output: &FlowKey) -> Option<FlowKey>;
+
+    /// True where this key, from client to server and without a channel, is the 5-tuple of an allocation.
+    fn is_client(&self, key: &FlowKey) -> bool;
+
+    /// Remembers the 5-tuple of an allocation.
+    fn add_client(&self, key: &FlowKey);
+
+    /// What is known of an interface; none where the daemon did not attach to it.
+    fn interface(&self, ifindex: u32) -> Option<Interface>;
+
+    /// Nanoseconds of a monotonic clock.
+    fn now(&self) -> u64;
+
+    /// Makes ready to redirect the frame to this interface. Where the answer is false that cannot be.
+    fn prepare_redirect(&self, ifindex: u32) -> bool;
+
+    /// Tells the daemon.
+    fn report(&self, event: &FlowEvent);
+}

@@ -1,0 +1,188 @@
+//! A packet that came in: relayed here, or passed to the server as it is.
+
+use turn_wire::channel_data::{self, ChannelDataHeader};
+use turn_wire::{Be16, IpAddress};
+
+use crate::control::{self, ControlMessage, FlowEvent, RecordHeader};
+use crate::fingerprint::fingerprint;
+use crate::packet::Packet;
+use crate::translate::Translation;
+use crate::{Flow, FlowKey, Flows, Frame, LeaseTerms, Reason};
+
+/// How long a packet that went to the server stands for its flow before another one may be noted instead.
+/// Longer than a loaded server takes, shorter than anyone waits for a flow to be armed.
+const NOTED_FOR: u64 = 100_000_000;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on to the server, untouched.
+    Pass(Reason),
+    /// It goes on to the server, untouched, and the daemon gets a copy.
+    Copy(ControlMessage),
+    /// It was rewritten and leaves by the interface that it came in by.
+    Transmit,
+    /// It was rewritten and leaves by the interface that was prepared.
+    Redirect,
+}
+
+/// Decides on a packet that came in by this interface, and rewrites it where it is relayed.
+#[inline(always)]
+pub fn ingress<F: Frame, T: Flows>(frame: &mut F, flows: &T, terms: &LeaseTerms, ifindex: u32) -> Action {
+    let packet = match Packet::read(frame) {
+        Ok(packet) => packet,
+        Err(reason) => return Action::Pass(reason),
+    };
+    let mut key = packet.key();
+    if let Some(message) = request(frame, flows, &packet, &key) {
+        return message;
+    }
+
+    // A first word in the channel range is a channel number only if that channel is bound. Anything at a
+    // relayed transport address is a peer's data, whatever it looks like.
+    let mut flow = None;
+    if let Some(head) = packet.head
+        && channel_data::is_channel_number(head.number)
+    {
+        key.channel = head.number;
+        flow = flows.flow(&key);
+    }
+    if flow.is_none() {
+        key.channel = Be16::new(0);
+        flow = flows.flow(&key);
+    }
+    let Some(mut flow) = flow else {
+        return Action::Pass(Reason::NoFlow);
+    };
+    match relay(frame, flows, terms, ifindex, &packet, &key, &mut flow) {
+        Ok(action) => action,
+        Err(reason) => {
+            flow.spilled_packets = flow.spilled_packets.wrapping_add(1);
+            Action::Pass(reason)
+        }
+    }
+}
+
+/// The requests of known clients whose meaning the daemon works out.
+#[inline(always)]
+fn request<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet, key: &FlowKey) -> Option<Action> {
+    const REFRESH: u16 = 0x0004;
+    const CREATE_PERMISSION: u16 = 0x0008;
+    const CHANNEL_BIND: u16 = 0x0009;
+    if !matches!(packet.stun_type(frame)?, REFRESH | CREATE_PERMISSION | CHANNEL_BIND)
+        || !flows.is_client(key)
+    {
+        return None;
+    }
+    let length = usize::from(packet.data_length);
+    Some(if length > control::MAX_MESSAGE {
+        Action::Pass(Reason::ControlTooLong)
+    } else {
+        Action::Copy(ControlMessage { at: packet.data_at, length, key: *key, kind: control::kind::REQUEST })
+    })
+}
+
+/// A packet of a known flow: relayed, or the reason why it goes to the server.
+#[inline(always)]
+fn relay<F: Frame, T: Flows>(
+    frame: &mut F,
+    flows: &T,
+    terms: &LeaseTerms,
+    ifindex: u32,
+    packet: &Packet,
+    key: &FlowKey,
+    flow: &mut Flow,
+) -> Result<Action, Reason> {
+    let data = ApplicationData::of(packet, key)?;
+    if packet.has_partial_checksum() {
+        return Err(Reason::PartialChecksum);
+    }
+
+    let now = flows.now();
+    if now >= flow.lease_until {
+        if flow.lease_until != 0 {
+            flow.lease_until = 0;
+            flows.report(&event(control::kind::LAPSED, now, key, flow.out_source));
+        }
+        note(frame, ifindex, packet, &data, flow, now);
+        return Err(Reason::NoLease);
+    }
+    if now >= flow.heartbeat_at {
+        flow.heartbeat_at = now.wrapping_add(terms.heartbeat);
+        flow.noted_until = 0;
+        note(frame, ifindex, packet, &data, flow, now);
+        return Err(Reason::Heartbeat);
+    }
+    if flow.in_ifindex != ifindex || flow.in_mac != packet.ethernet.destination {
+        return Err(Reason::OtherPath);
+    }
+
+    let translation = Translation::new(frame, packet, &data, flow)?;
+    let elsewhere = flow.out_ifindex != ifindex;
+    if elsewhere
+        && (flow.path_flags & crate::flow::path_flags::REDIRECT == 0
+            || !flows.prepare_redirect(flow.out_ifindex))
+    {
+        return Err(Reason::CannotRedirect);
+    }
+    translation.apply(frame, flow)?;
+
+    flow.kernel_packets = flow.kernel_packets.wrapping_add(1);
+    flow.kernel_bytes = flow.kernel_bytes.wrapping_add(u64::from(data.length));
+    Ok(if elsewhere { Action::Redirect } else { Action::Transmit })
+}
+
+/// Remembers a packet that goes to the server, unless one is still awaited.
+#[inline(always)]
+fn note<F: Frame>(
+    frame: &F,
+    ifindex: u32,
+    packet: &Packet,
+    data: &ApplicationData,
+    flow: &mut Flow,
+    now: u64,
+) {
+    if flow.noted_until > now {
+        return;
+    }
+    if let Some(fingerprint) = fingerprint(frame, data.at, data.length) {
+        flow.noted_fingerprint = fingerprint;
+        flow.noted_ifindex = ifindex;
+        flow.noted_mac = packet.ethernet.destination;
+        flow.noted_until = now.wrapping_add(NOTED_FOR);
+    }
+}
+
+/// Where the application data of a packet lies.
+#[derive(Clone, Copy, Debug)]
+pub struct ApplicationData {
+    /// Offset of its first byte.
+    pub at: usize,
+    /// Its length in bytes.
+    pub length: u16,
+    /// Bytes of ChannelData padding behind it, 0 to 3.
+    pub padding: u16,
+}
+
+impl ApplicationData {
+    /// Takes the packet as ChannelData where its key has a channel, else as a plain datagram.
+    #[inline(always)]
+    fn of(packet: &Packet, key: &FlowKey) -> Result<Self, Reason> {
+        let (Some(head), true) = (packet.head, key.channel != Be16::new(0)) else {
+            return Ok(Self { at: packet.data_at, length: packet.data_length, padding: 0 });
+        };
+        let length = head.length.value();
+        let behind_header = packet.data_length.wrapping_sub(ChannelDataHeader::LEN as u16);
+        let padding = behind_header.checked_sub(length).ok_or(Reason::ChannelDataLength)?;
+        if padding != 0 && padding != channel_data::padding(length) {
+            return Err(Reason::ChannelDataLength);
+        }
+        Ok(Self { at: packet.data_at.wrapping_add(ChannelDataHeader::LEN), length, padding })
+    }
+}
+
+/// A report on a flow.
+#[inline(always)]
+pub(crate) fn event(kind: u32, time: u64, key: &FlowKey, out_source: IpAddress) -> FlowEvent {
+    FlowEvent { header: RecordHeader { kind, length: 0, time, key: *key }, out_source }
+}

@@ -1,0 +1,187 @@
+//! Reading a frame as far as its UDP header.
+
+use turn_wire::channel_data::ChannelDataHeader;
+use turn_wire::checksum::Sum;
+use turn_wire::ethernet::{self, EthernetHeader};
+use turn_wire::ip::{self, Ipv4Header, Ipv6Header};
+use turn_wire::udp::UdpHeader;
+use turn_wire::{Be16, Be32, IpAddress};
+
+use crate::{FlowKey, Frame, Reason};
+
+/// A UDP datagram in a frame: well-formed, unfragmented, without options or extension headers.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    /// The Ethernet header.
+    pub ethernet: EthernetHeader,
+    /// Sender.
+    pub source: IpAddress,
+    /// Receiver.
+    pub destination: IpAddress,
+    /// The UDP header.
+    pub udp: UdpHeader,
+    /// Offset of the UDP data.
+    pub data_at: usize,
+    /// Bytes of UDP data.
+    pub data_length: u16,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// An IPv4 packet, not an IPv6 one.
+    pub is_v4: bool,
+    /// The don't-fragment flag; true for IPv6, which routers never fragment.
+    pub dont_fragment: bool,
+    /// The first four bytes of the UDP data, where it has as many.
+    pub head: Option<ChannelDataHeader>,
+}
+
+impl Packet {
+    /// Reads a frame.
+    ///
+    /// # Errors
+    ///
+    /// Names why the frame is not such a datagram.
+    #[inline(always)]
+    pub fn read<F: Frame>(frame: &F) -> Result<Self, Reason> {
+        let ethernet = frame.get::<EthernetHeader>(0).ok_or(Reason::NotIp)?;
+        match ethernet.ethertype {
+            ethernet::IPV4 => Self::read_v4(frame, ethernet),
+            ethernet::IPV6 => Self::read_v6(frame, ethernet),
+            ethernet::VLAN | ethernet::SERVICE_VLAN => Err(Reason::VlanTagged),
+            _ => Err(Reason::NotIp),
+        }
+    }
+
+    #[inline(always)]
+    fn read_v4<F: Frame>(frame: &F, ethernet: EthernetHeader) -> Result<Self, Reason> {
+        const UDP_AT: usize = EthernetHeader::LEN + Ipv4Header::LEN;
+        let ip = frame.get::<Ipv4Header>(EthernetHeader::LEN).ok_or(Reason::Malformed)?;
+        if ip.protocol != ip::UDP {
+            return Err(Reason::NotUdp);
+        }
+        if ip.version_and_length != Ipv4Header::WITHOUT_OPTIONS {
+            return Err(if ip.version_and_length >> 4 == 4 {
+                Reason::Ipv4Options
+            } else {
+                Reason::Malformed
+            });
+        }
+        if ip.fragment.raw() & Ipv4Header::IS_FRAGMENT.raw() != 0 {
+            return Err(Reason::Fragment);
+        }
+        let udp = frame.get::<UdpHeader>(UDP_AT).ok_or(Reason::Malformed)?;
+        let udp_length = ip.total_length.value().checked_sub(Ipv4Header::LEN as u16);
+        if udp_length != Some(udp.length.value()) || ip.sum().fold() != 0xffff {
+            return Err(Reason::Malformed);
+        }
+        Ok(Self {
+            ethernet,
+            source: IpAddress::v4(ip.source),
+            destination: IpAddress::v4(ip.destination),
+            udp,
+            traffic_class: ip.traffic_class,
+            hop_limit: ip.ttl,
+            is_v4: true,
+            dont_fragment: ip.fragment.raw() & Ipv4Header::DONT_FRAGMENT.raw() != 0,
+            ..Self::with_data(frame, ethernet, udp, UDP_AT)?
+        })
+    }
+
+    #[inline(always)]
+    fn read_v6<F: Frame>(frame: &F, ethernet: EthernetHeader) -> Result<Self, Reason> {
+        const UDP_AT: usize = EthernetHeader::LEN + Ipv6Header::LEN;
+        let ip = frame.get::<Ipv6Header>(EthernetHeader::LEN).ok_or(Reason::Malformed)?;
+        if ip.next_header != ip::UDP {
+            return Err(Reason::NotUdp);
+        }
+        let udp = frame.get::<UdpHeader>(UDP_AT).ok_or(Reason::Malformed)?;
+        // A v4-mapped address on the wire would be taken for an IPv4 address, so it is not taken at all.
+        let (source, destination) = (IpAddress::v6(ip.source), IpAddress::v6(ip.destination));
+        if ip.version() != 6 || ip.payload_length != udp.length || source.is_v4() || destination.is_v4() {
+            return Err(Reason::Malformed);
+        }
+        Ok(Self {
+            source,
+            destination,
+            traffic_class: ip.traffic_class(),
+            hop_limit: ip.hop_limit,
+            is_v4: false,
+            dont_fragment: true,
+            ..Self::with_data(frame, ethernet, udp, UDP_AT)?
+        })
+    }
+
+    /// The part that both families share: the UDP data lies in the frame as a whole.
+    #[inline(always)]
+    fn with_data<F: Frame>(
+        frame: &F,
+        ethernet: EthernetHeader,
+        udp: UdpHeader,
+        udp_at: usize,
+    ) -> Result<Self, Reason> {
+        let data_at = udp_at.wrapping_add(UdpHeader::LEN);
+        let data_length = udp.length.value().checked_sub(UdpHeader::LEN as u16).ok_or(Reason::Malformed)?;
+        if data_at.wrapping_add(usize::from(data_length)) > frame.length() {
+            return Err(Reason::Malformed);
+        }
+        let head = if usize::from(data_length) >= ChannelDataHeader::LEN {
+            frame.get::<ChannelDataHeader>(data_at)
+        } else {
+            None
+        };
+        Ok(Self {
+            ethernet,
+            source: IpAddress::ANY,
+            destination: IpAddress::ANY,
+            udp,
+            data_at,
+            data_length,
+            traffic_class: 0,
+            hop_limit: 0,
+            is_v4: false,
+            dont_fragment: false,
+            head,
+        })
+    }
+
+    /// The key of the packet, taken as a plain datagram.
+    #[inline(always)]
+    pub fn key(&self) -> FlowKey {
+        FlowKey {
+            source: self.source,
+            destination: self.destination,
+            source_port: self.udp.source,
+            destination_port: self.udp.destination,
+            channel: Be16::new(0),
+            reserved: Be16::new(0),
+        }
+    }
+
+    /// True where the checksum field holds no more than the sum of the pseudo-header.
+    ///
+    /// Linux leaves it so where the sending device is to complete it, and a frame that came over a virtual
+    /// link never met that device. One in 65,536 complete checksums looks the same and is only passed.
+    #[inline(always)]
+    pub fn has_partial_checksum(&self) -> bool {
+        let pseudo_header = Sum::default()
+            .add_address(&self.source)
+            .add_address(&self.destination)
+            .add16(Be16::new(ip::UDP as u16))
+            .add16(self.udp.length);
+        pseudo_header.fold() == self.udp.checksum.raw()
+    }
+
+    /// The method and class of a STUN message (RFC 8489 section 5); none where the data is not one.
+    #[inline(always)]
+    pub fn stun_type<F: Frame>(&self, frame: &F) -> Option<u16> {
+        const MAGIC_COOKIE: Be32 = Be32::new(0x2112_a442);
+        const HEADER: u16 = 20;
+        let head = self.head?;
+        if self.data_length < HEADER || head.number.value() >> 14 != 0 {
+            return None;
+        }
+        let cookie = frame.get::<Be32>(self.data_at.wrapping_add(4))?;
+        (cookie == MAGIC_COOKIE).then_some(head.number.value())
+    }
+}

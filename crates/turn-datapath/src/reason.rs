@@ -1,0 +1,128 @@
+//! Why a packet took the way it took.
+
+/// Defines the enum, its labels and its explanations in one list, so that they cannot drift apart.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {
+        /// Why a packet took the way it took. Numbers are only ever appended: they index the per-CPU counters.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name = $number,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the numbers.
+            pub const ALL: [Reason; Reason::COUNT] = [$(Reason::$name,)+];
+            /// How many reasons there are.
+            pub const COUNT: usize = [$($number,)+].len();
+
+            /// The name in JSON documents and metrics.
+            pub const fn label(self) -> &'static str {
+                match self { $(Reason::$name => $label,)+ }
+            }
+
+            /// One sentence for people.
+            pub const fn explanation(self) -> &'static str {
+                match self { $(Reason::$name => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Relayed in the kernel, out of the interface it came in by.
+    Relayed = 0, "relayed";
+    /// Relayed in the kernel, out of another interface.
+    RelayedElsewhere = 1, "relayed_elsewhere";
+    /// Not IPv4 or IPv6.
+    NotIp = 2, "not_ip";
+    /// Carries a VLAN tag.
+    VlanTagged = 3, "vlan_tagged";
+    /// Not UDP, or behind IPv6 extension headers.
+    NotUdp = 4, "not_udp";
+    /// Carries IPv4 options.
+    Ipv4Options = 5, "ipv4_options";
+    /// A fragment.
+    Fragment = 6, "fragment";
+    /// Its lengths contradict each other, or its IPv4 header checksum is wrong.
+    Malformed = 7, "malformed";
+    /// Belongs to no channel binding that is known.
+    NoFlow = 8, "no_flow";
+    /// A STUN request of a known client, copied for the daemon.
+    Control = 9, "control";
+    /// A known flow that the server has not been seen relaying lately.
+    NoLease = 10, "no_lease";
+    /// The one packet per heartbeat that shows whether the server still relays the flow.
+    Heartbeat = 11, "heartbeat";
+    /// Came by another interface or to another MAC address than the packets that the server answered.
+    OtherPath = 12, "other_path";
+    /// ChannelData whose length does not fit the datagram.
+    ChannelDataLength = 13, "channel_data_length";
+    /// Its TTL or hop limit is used up.
+    HopLimit = 14, "hop_limit";
+    /// Has no UDP checksum, and the other address family must have one.
+    NoChecksum = 15, "no_checksum";
+    /// Its UDP checksum was left to the sender's hardware, which is not there.
+    PartialChecksum = 16, "partial_checksum";
+    /// Would exceed the MTU of the way out.
+    TooBig = 17, "too_big";
+    /// The driver gave no room for the longer headers.
+    NoHeadroom = 18, "no_headroom";
+    /// The interface of the way out cannot transmit frames that are redirected to it.
+    CannotRedirect = 19, "cannot_redirect";
+    /// Sent by this host and of no interest.
+    EgressOther = 20, "egress_other";
+    /// A STUN response of the server, copied for the daemon.
+    EgressControl = 21, "egress_control";
+    /// The server did a translation itself, and that granted a lease.
+    Witness = 22, "witness";
+    /// The server sent on a known flow, but not the packet that was noted.
+    OtherPayload = 23, "other_payload";
+    /// The server's packet left another way than the lease says, and that ended the lease.
+    PathChanged = 24, "path_changed";
+    /// A train of datagrams in one buffer (UDP segmentation offload).
+    EgressTrain = 25, "egress_train";
+    /// A control message that found the ring buffer full.
+    ControlLost = 26, "control_lost";
+    /// A control message longer than any that the server's handshakes need.
+    ControlTooLong = 27, "control_too_long";
+}
+
+impl Reason {
+    /// True where the packet was relayed in the kernel.
+    pub const fn is_relayed(self) -> bool {
+        matches!(self, Reason::Relayed | Reason::RelayedElsewhere)
+    }
+
+    /// True where the packet came in and went to the server although its channel binding is known.
+    pub const fn is_spilled(self) -> bool {
+        matches!(
+            self,
+            Reason::NoLease
+                | Reason::Heartbeat
+                | Reason::OtherPath
+                | Reason::ChannelDataLength
+                | Reason::HopLimit
+                | Reason::NoChecksum
+                | Reason::PartialChecksum
+                | Reason::TooBig
+                | Reason::NoHeadroom
+                | Reason::CannotRedirect
+        )
+    }
+
+    /// True where the packet came in and concerned no known channel binding.
+    pub const fn is_passed(self) -> bool {
+        matches!(
+            self,
+            Reason::NotIp
+                | Reason::VlanTagged
+                | Reason::NotUdp
+                | Reason::Ipv4Options
+                | Reason::Fragment
+                | Reason::Malformed
+                | Reason::NoFlow
+                | Reason::Control
+        )
+    }
+}
