@@ -1,1 +1,13 @@
-//! turn-bpf
+//! The daemon that offloads a TURN server, and the commands that look at it.
+#![deny(unsafe_code)]
+
+pub mod attachment;
+pub mod control;
+pub mod daemon;
+pub mod flow_table;
+pub mod host;
+pub mod interfaces;
+pub mod netlink;
+pub mod object;
+pub mod preflight;
+pub mod xdp_features;

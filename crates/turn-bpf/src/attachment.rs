@@ -1,0 +1,115 @@
+//! Attaching the programs to interfaces. What is attached is detached when it is dropped, and by the kernel when
+//! the process dies.
+
+use aya::programs::tc::{self, TcAttachType, TcError};
+use aya::programs::{ProgramError, XdpMode};
+
+use crate::control::document::Mode;
+use crate::host::KernelRelease;
+use crate::interfaces::Interface;
+use crate::object::{EGRESS_PROGRAM, LoadError, Object};
+
+/// Where the ingress program is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum WantedMode {
+    /// In the driver where it can, else in the stack.
+    Auto,
+    /// In the driver (native XDP).
+    Native,
+    /// In the stack, on socket buffers (generic XDP).
+    Generic,
+}
+
+/// Why an interface was not attached to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The ingress program was refused.
+    #[error("cannot attach to {interface} in {mode} mode{}", hint(*.mode))]
+    Xdp {
+        /// The interface.
+        interface: String,
+        /// The last mode that was tried.
+        mode: Mode,
+        /// What the kernel said.
+        #[source]
+        source: ProgramError,
+    },
+    /// The egress program was refused.
+    #[error("cannot attach to what leaves by {interface}")]
+    Egress {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        #[source]
+        source: ProgramError,
+    },
+    /// The clsact qdisc could not be added.
+    #[error("cannot add the clsact qdisc to {interface}, which kernels before 6.6 need")]
+    Clsact {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        #[source]
+        source: TcError,
+    },
+    /// The object is incomplete.
+    #[error(transparent)]
+    Object(#[from] LoadError),
+}
+
+/// Attaches both programs and says in which mode the ingress program runs.
+pub fn attach(object: &mut Object, interface: &Interface, wanted: WantedMode) -> Result<Mode, AttachError> {
+    let mode = attach_ingress(object, interface, wanted)?;
+    attach_egress(object, interface)?;
+    Ok(mode)
+}
+
+fn attach_ingress(
+    object: &mut Object,
+    interface: &Interface,
+    wanted: WantedMode,
+) -> Result<Mode, AttachError> {
+    let modes: &[(Mode, XdpMode)] = match wanted {
+        WantedMode::Auto => &[(Mode::Native, XdpMode::Driver), (Mode::Generic, XdpMode::Skb)],
+        WantedMode::Native => &[(Mode::Native, XdpMode::Driver)],
+        WantedMode::Generic => &[(Mode::Generic, XdpMode::Skb)],
+    };
+    let xdp = object.xdp()?;
+    let mut refusal = None;
+    for (mode, flag) in modes {
+        match xdp.attach_to_if_index(interface.ifindex, *flag) {
+            Ok(_) => return Ok(*mode),
+            Err(source) => {
+                tracing::info!(interface = interface.name, %mode, error = &source as &dyn std::error::Error, "not attached");
+                refusal = Some(AttachError::Xdp { interface: interface.name.clone(), mode: *mode, source });
+            }
+        }
+    }
+    Err(refusal.unwrap_or(AttachError::Object(LoadError::Missing("a mode to attach in"))))
+}
+
+fn attach_egress(object: &mut Object, interface: &Interface) -> Result<(), AttachError> {
+    let name = &interface.name;
+    if !KernelRelease::running().is_some_and(|kernel| kernel >= KernelRelease { major: 6, minor: 6 }) {
+        match tc::qdisc_add_clsact(name) {
+            Ok(()) | Err(TcError::AlreadyAttached) => {}
+            Err(source) => return Err(AttachError::Clsact { interface: name.clone(), source }),
+        }
+        // A filter outlives a process that was killed; one of ours can only be a dead daemon's, since a living one
+        // holds the XDP slot. Where there is none, that is an error that says so.
+        let _ = tc::qdisc_detach_program(name, TcAttachType::Egress, EGRESS_PROGRAM);
+    }
+    object
+        .egress()?
+        .attach(name, TcAttachType::Egress)
+        .map_err(|source| AttachError::Egress { interface: name.clone(), source })?;
+    Ok(())
+}
+
+fn hint(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Native => "; its driver cannot, or not with this MTU or these queues: see `turn-bpf doctor`",
+        Mode::Generic => "",
+    }
+}

@@ -1,0 +1,217 @@
+//! What can be typed, and what comes of it. Exit codes: 0 fine, 1 error, 2 usage, 3 no daemon.
+
+use std::error::Error;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use turn_bpf::attachment::WantedMode;
+use turn_bpf::control::document::{SessionsDocument, StatusDocument};
+use turn_bpf::control::{DEFAULT_SOCKET, client, table};
+use turn_bpf::daemon::{self, Options};
+use turn_datapath::Reason;
+
+/// Relays the media of a TURN server in the kernel. The server needs no change and is not told.
+#[derive(Debug, Parser)]
+#[command(name = "turn-bpf", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Attach to interfaces and offload whatever TURN server is behind them, until told to stop.
+    Run(RunArguments),
+    /// What is attached, how much is relayed in the kernel, and why the rest is not.
+    Status(QueryArguments),
+    /// One row for each channel binding.
+    Sessions(QueryArguments),
+    /// What this machine can do.
+    Doctor(DoctorArguments),
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// Interfaces that clients or peers are reached by.
+    #[arg(required = true, value_name = "IFACE")]
+    interfaces: Vec<String>,
+    /// Where packets are looked at: in the driver, or in the stack.
+    #[arg(long, value_enum, default_value_t = WantedMode::Auto)]
+    mode: WantedMode,
+    /// How often one packet of each flow goes to the server, to see whether it still relays the flow.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    heartbeat: Duration,
+    /// How long a flow is relayed in the kernel after the server was last seen relaying it.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    lease: Duration,
+    /// Most flows at a time; a channel binding is two.
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(2..=4_194_304))]
+    max_flows: u32,
+    /// Where the control socket is to be.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    control: PathBuf,
+    /// How the log on standard error is written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What is logged.
+    #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+    log_level: LogLevel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    /// Every binding and every lease, with the addresses of users.
+    Debug,
+}
+
+#[derive(Debug, Args)]
+struct QueryArguments {
+    /// Print the daemon's JSON document.
+    #[arg(long)]
+    json: bool,
+    /// Where the daemon's control socket is.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    control: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArguments {
+    /// Interfaces to look at.
+    #[arg(required = true, value_name = "IFACE")]
+    interfaces: Vec<String>,
+    /// Print a JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(arguments) => run_daemon(arguments),
+        Command::Status(arguments) => query(&arguments, |document: &StatusDocument| {
+            table::status(document, |label| {
+                Reason::ALL.into_iter().find(|reason| reason.label() == label).map(Reason::explanation)
+            })
+        }),
+        Command::Sessions(arguments) => {
+            query(&arguments, |document: &SessionsDocument| table::sessions(document))
+        }
+        Command::Doctor(arguments) => examine(&arguments),
+    }
+}
+
+fn run_daemon(arguments: RunArguments) -> ExitCode {
+    let least = Duration::from_millis(10);
+    if arguments.heartbeat < least || arguments.lease <= arguments.heartbeat {
+        let message = format!(
+            "the lease ({}) must be longer than the heartbeat ({}), and the heartbeat at least {}: a flow whose \
+             lease ends before its server can be seen relaying it again would never stay in the kernel",
+            humantime::format_duration(arguments.lease),
+            humantime::format_duration(arguments.heartbeat),
+            humantime::format_duration(least),
+        );
+        Cli::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
+    }
+    start_log(arguments.log_format, arguments.log_level);
+    let options = Options {
+        interfaces: arguments.interfaces,
+        mode: arguments.mode,
+        lease: arguments.lease,
+        heartbeat: arguments.heartbeat,
+        max_flows: arguments.max_flows,
+        control: arguments.control,
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let result = runtime.block_on(daemon::run(options, |interfaces| {
+        let names: Vec<_> = interfaces.iter().map(|one| format!("{} ({})", one.name, one.mode)).collect();
+        // Whoever started us may have closed standard output; that is no reason to stop.
+        let _ = writeln!(std::io::stdout(), "turn-bpf is ready: {}", names.join(", "));
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn query<D: turn_bpf::control::document::Document>(
+    arguments: &QueryArguments,
+    render: impl Fn(&D) -> String,
+) -> ExitCode {
+    let text = if arguments.json {
+        client::fetch_json(&arguments.control, D::PATH)
+    } else {
+        client::fetch::<D>(&arguments.control).map(|document| render(&document))
+    };
+    match text {
+        Ok(text) => print(&text),
+        Err(error) => {
+            fail(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        // The reader of a pipe has seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => fail(&error),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints an error with its causes.
+fn fail(error: &dyn Error) -> ExitCode {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.ends_with(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    let _ = writeln!(std::io::stderr(), "turn-bpf: {message}");
+    ExitCode::FAILURE
+}
+
+fn start_log(format: LogFormat, level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+    };
+    // The libraries' own details are of no use to an operator.
+    let ours = Targets::new().with_default(level.min(tracing::Level::WARN)).with_target("turn_bpf", level);
+    let registry = tracing_subscriber::registry().with(ours);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).init(),
+        LogFormat::Json => registry.with(lines.json()).init(),
+    }
+}
+
+fn examine(_arguments: &DoctorArguments) -> ExitCode {
+    ExitCode::FAILURE
+}

@@ -1,0 +1,422 @@
+//! The daemon: from the ring buffer through the snoop into the maps, and what it tells about itself.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use aya::maps::{MapData, MapError, RingBuf};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+use turn_datapath::control::{FlowEvent, RecordHeader, kind};
+use turn_datapath::flow::interface_flags;
+use turn_datapath::{Flow, FlowKey, Interface as KernelInterface, LeaseTerms, Reason};
+use turn_snoop::{Command, Limits, Snoop};
+use turn_wire::IpAddress;
+use zerocopy::FromBytes as _;
+
+use crate::attachment::{self, AttachError, WantedMode};
+use crate::control::document::{
+    Channel, DirectionCounts, FlowCounts, InterfaceRow, Mode, PacketCounts, SessionRow, SessionsDocument,
+    State, StatusDocument,
+};
+use crate::control::server::{ControlSocket, ServerError, Source};
+use crate::flow_table::{self, BoundFlows, Direction, FlowTable, Obstacle};
+use crate::interfaces::{self, Interface};
+use crate::object::{self, FlowStore, LoadError, Object, Plain};
+use crate::preflight::{self, PreflightError};
+use crate::xdp_features;
+
+/// What the user wants.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names of the interfaces.
+    pub interfaces: Vec<String>,
+    /// Where the ingress program is to run.
+    pub mode: WantedMode,
+    /// From a witness to the end of the lease that it grants.
+    pub lease: Duration,
+    /// From one spilled packet to the next.
+    pub heartbeat: Duration,
+    /// Most directions of channel bindings at a time.
+    pub max_flows: u32,
+    /// Where the control socket is to be.
+    pub control: PathBuf,
+}
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The interfaces or the machine are not fit.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The object was not loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// An interface was not attached to; all others are detached again.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// There is no control socket.
+    #[error(transparent)]
+    Control(#[from] ServerError),
+    /// The interfaces could not be read.
+    #[error(transparent)]
+    Interfaces(#[from] interfaces::Error),
+    /// A map was not written.
+    #[error("cannot write to turn-bpf's map of {0}")]
+    Map(&'static str, #[source] MapError),
+    /// The operating system refused something ordinary.
+    #[error("cannot {0}")]
+    System(&'static str, #[source] std::io::Error),
+}
+
+/// Runs until it is told to stop. `ready` is called when everything is attached.
+pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Result<(), DaemonError> {
+    let mut stop = Stop::new()?;
+    let found = preflight::check(&options.interfaces, options.mode == WantedMode::Native).await?;
+    let control = ControlSocket::bind(&options.control).await?;
+    let mut changes = interfaces::watch()?;
+
+    let terms = LeaseTerms { lease: nanoseconds(options.lease), heartbeat: nanoseconds(options.heartbeat) };
+    let mut object = Object::load(&terms, options.max_flows)?;
+    let maps = object.take_maps()?;
+    let mut ring =
+        object::listen(maps.control).map_err(|e| DaemonError::System("wait for the ring buffer", e))?;
+    let state = Rc::new(RefCell::new(Daemon {
+        snoop: Snoop::new(limits(options.max_flows)),
+        table: FlowTable::new(maps.flows),
+        clients: maps.clients,
+        kernel_interfaces: maps.interfaces,
+        devices: maps.devices,
+        counters: maps.counters,
+        attached: Vec::new(),
+        max_flows: options.max_flows,
+    }));
+
+    for interface in &found {
+        // The map entries come first: from the moment of attaching the kernel looks them up.
+        let mode = attachment::attach(&mut object, interface, options.mode)?;
+        state.borrow_mut().add_interface(interface, mode).await?;
+    }
+    state.borrow_mut().refresh_addresses().await?;
+    ready(&state.borrow().attached.iter().map(InterfaceRow::from).collect::<Vec<_>>());
+
+    let source = Rc::new(Documents(Rc::clone(&state)));
+    let serve = control.serve(source);
+    tokio::pin!(serve);
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.told() => break,
+            readable = ring.readable_mut() => {
+                let mut guard = readable.map_err(|e| DaemonError::System("wait for the ring buffer", e))?;
+                let emptied = state.borrow_mut().drain(guard.get_inner_mut());
+                if emptied {
+                    guard.clear_ready();
+                }
+                // One thread does everything: others get their turn between two batches.
+                tokio::task::yield_now().await;
+            }
+            _ = tick.tick() => state.borrow_mut().handle_timeout(),
+            changed = changes.changed() => {
+                changed?;
+                state.borrow_mut().refresh_interfaces().await?;
+            }
+            never = &mut serve => match never {},
+        }
+    }
+    tracing::info!("detaching");
+    drop(object);
+    Ok(())
+}
+
+/// Most records that are handled before other tasks get their turn.
+const BATCH: usize = 1024;
+
+struct Daemon {
+    snoop: Snoop,
+    table: FlowTable<FlowStore>,
+    clients: aya::maps::HashMap<MapData, Plain<FlowKey>, u32>,
+    kernel_interfaces: aya::maps::HashMap<MapData, u32, Plain<KernelInterface>>,
+    devices: aya::maps::xdp::DevMapHash<MapData>,
+    counters: aya::maps::PerCpuArray<MapData, u64>,
+    attached: Vec<Attached>,
+    max_flows: u32,
+}
+
+struct Attached {
+    name: String,
+    ifindex: u32,
+    mode: Mode,
+    transmits: bool,
+}
+
+impl From<&Attached> for InterfaceRow {
+    fn from(attached: &Attached) -> Self {
+        Self { name: attached.name.clone(), mode: attached.mode, ifindex: attached.ifindex }
+    }
+}
+
+impl Daemon {
+    /// True where the ring buffer was emptied.
+    fn drain(&mut self, ring: &mut RingBuf<MapData>) -> bool {
+        for _ in 0..BATCH {
+            let Some(record) = ring.next() else { return true };
+            self.handle_record(&record);
+        }
+        false
+    }
+
+    fn handle_record(&mut self, record: &[u8]) {
+        let Ok((header, message)) = RecordHeader::read_from_prefix(record) else {
+            return;
+        };
+        let now = Duration::from_nanos(header.time);
+        let (source, destination) = addresses(&header.key);
+        match header.kind {
+            kind::REQUEST | kind::RESPONSE => {
+                let Some(message) = message.get(..header.length as usize) else { return };
+                if header.kind == kind::REQUEST {
+                    self.snoop.handle_request(now, source, destination, message);
+                } else {
+                    self.snoop.handle_response(now, source, destination, message);
+                }
+                self.obey();
+            }
+            kind::ARMED => {
+                tracing::debug!(%source, %destination, channel = header.key.channel.value(), "armed");
+                if let Ok((event, _)) = FlowEvent::read_from_prefix(record) {
+                    self.table.armed(&header.key, event.out_source);
+                }
+            }
+            kind::LAPSED | kind::PATH_CHANGED => {
+                let cause = if header.kind == kind::LAPSED { "lapsed" } else { "path changed" };
+                tracing::debug!(%source, %destination, channel = header.key.channel.value(), cause, "disarmed");
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        self.snoop.handle_timeout(now());
+        self.obey();
+    }
+
+    fn obey(&mut self) {
+        while let Some(command) = self.snoop.poll_command() {
+            match command {
+                Command::Bind(binding) => {
+                    tracing::debug!(five_tuple = %binding.five_tuple, channel = binding.channel, peer = %binding.peer,
+                        relayed = %binding.relayed, "bound");
+                    self.table.bind(binding);
+                }
+                Command::Unbind(binding, revocation) => {
+                    tracing::debug!(five_tuple = %binding.five_tuple, channel = binding.channel, peer = %binding.peer,
+                        %revocation, "unbound");
+                    self.table.unbind(&binding);
+                }
+                Command::Forget(five_tuple) => {
+                    tracing::debug!(%five_tuple, "allocation over");
+                    // Displaced by a newer client's, or never there: both fine.
+                    let _ =
+                        self.clients.remove(&Plain(flow_table::key(five_tuple.client, five_tuple.server, 0)));
+                }
+            }
+        }
+    }
+
+    async fn add_interface(&mut self, interface: &Interface, mode: Mode) -> Result<(), DaemonError> {
+        // Unless the driver says otherwise: before 6.3 none could say.
+        let transmits = match xdp_features::query(interface.ifindex).await {
+            Ok(Some(features)) => features.can_transmit_redirected(),
+            Ok(None) | Err(_) => mode == Mode::Native,
+        };
+        let attached = Attached { name: interface.name.clone(), ifindex: interface.ifindex, mode, transmits };
+        self.write_interface(&attached, interface.mtu)?;
+        self.attached.push(attached);
+        Ok(())
+    }
+
+    fn write_interface(&mut self, attached: &Attached, mtu: u32) -> Result<(), DaemonError> {
+        let mut flags = 0;
+        if attached.mode == Mode::Generic {
+            flags |= interface_flags::GENERIC;
+        }
+        if attached.transmits {
+            flags |= interface_flags::TRANSMITS;
+        }
+        self.devices
+            .insert(attached.ifindex, attached.ifindex, None, 0)
+            .map_err(|_| DaemonError::Map("devices", MapError::KeyNotFound))?;
+        self.kernel_interfaces
+            .insert(attached.ifindex, Plain(KernelInterface { mtu, flags }), 0)
+            .map_err(|error| DaemonError::Map("interfaces", error))
+    }
+
+    /// Reads anew what may have changed: addresses, MTUs, and whether the interfaces are still there.
+    async fn refresh_interfaces(&mut self) -> Result<(), DaemonError> {
+        let present = interfaces::list().await?;
+        let mut attached = std::mem::take(&mut self.attached);
+        for one in &attached {
+            match present.iter().find(|interface| interface.ifindex == one.ifindex) {
+                Some(interface) => self.write_interface(one, interface.mtu)?,
+                None => {
+                    tracing::error!(interface = one.name, "the interface is gone; the others go on");
+                    let _ = self.kernel_interfaces.remove(&one.ifindex);
+                    let _ = self.devices.remove(one.ifindex);
+                }
+            }
+        }
+        attached.retain(|one| present.iter().any(|interface| interface.ifindex == one.ifindex));
+        self.attached = attached;
+        self.refresh_addresses().await
+    }
+
+    async fn refresh_addresses(&mut self) -> Result<(), DaemonError> {
+        let addresses = interfaces::local_addresses().await?;
+        self.snoop.set_local_addresses(addresses);
+        self.obey();
+        Ok(())
+    }
+
+    fn count(&self, reason: Reason) -> u64 {
+        self.counters.get(&(reason as u32), 0).map_or(0, |values| values.iter().sum())
+    }
+
+    fn session(&self, bound: &BoundFlows, now: u64) -> SessionRow {
+        let (to_peer, to_client) =
+            (self.table.flow(&bound.client_to_peer), self.table.flow(&bound.peer_to_client));
+        let obstacles = [
+            obstacle(&bound.client_to_peer, to_peer.as_ref(), now),
+            obstacle(&bound.peer_to_client, to_client.as_ref(), now),
+        ];
+        let state = match obstacles {
+            [None, None] => State::Kernel,
+            [Some(_), Some(_)] => State::Userspace,
+            _ => State::Mixed,
+        };
+        let counts = |flow: Option<Flow>| {
+            flow.map_or_else(DirectionCounts::default, |flow| DirectionCounts {
+                kernel_packets: flow.kernel_packets,
+                kernel_bytes: flow.kernel_bytes,
+                spilled_packets: flow.spilled_packets,
+            })
+        };
+        SessionRow {
+            client: bound.binding.five_tuple.client,
+            server: bound.binding.five_tuple.server,
+            relayed: bound.relayed,
+            peer: bound.binding.peer,
+            channel: Channel(bound.binding.channel),
+            state,
+            reason: obstacles.into_iter().flatten().next().map(str::to_owned),
+            client_to_peer: counts(to_peer),
+            peer_to_client: counts(to_client),
+        }
+    }
+}
+
+/// Why a direction is not relayed in the kernel at this moment; none where it is.
+fn obstacle(direction: &Direction, flow: Option<&Flow>, now: u64) -> Option<&'static str> {
+    match (direction.obstacle, flow) {
+        (Some(Obstacle::TableFull), _) => Some("table_full"),
+        (Some(Obstacle::Ambiguous), _) => Some("ambiguous"),
+        (None, None) => Some("not_installed"),
+        (None, Some(flow)) if flow.lease_until > now => None,
+        (None, Some(flow)) if flow.armed > 0 => Some("lease_over"),
+        (None, Some(flow)) if flow.spilled_packets > 0 => Some("no_witness"),
+        (None, Some(_)) => Some("no_traffic"),
+    }
+}
+
+/// What the control socket tells.
+struct Documents(Rc<RefCell<Daemon>>);
+
+impl Source for Documents {
+    fn status(&self) -> StatusDocument {
+        let daemon = self.0.borrow();
+        let now = nanoseconds(now());
+        let sum = |wanted: fn(Reason) -> bool| {
+            Reason::ALL.into_iter().filter(|reason| wanted(*reason)).map(|reason| daemon.count(reason)).sum()
+        };
+        let armed = daemon
+            .table
+            .bindings()
+            .flat_map(|bound| [&bound.client_to_peer, &bound.peer_to_client])
+            .filter_map(|direction| daemon.table.flow(direction))
+            .filter(|flow| flow.lease_until > now)
+            .count();
+        StatusDocument {
+            schema: 1,
+            interfaces: daemon.attached.iter().map(InterfaceRow::from).collect(),
+            allocations: daemon.snoop.allocation_count() as u64,
+            bindings: daemon.table.bindings().count() as u64,
+            flows: FlowCounts {
+                armed: armed as u64,
+                total: daemon.table.flow_count() as u64,
+                max: u64::from(daemon.max_flows),
+            },
+            packets: PacketCounts {
+                kernel: sum(Reason::is_relayed),
+                spilled: sum(Reason::is_spilled),
+                passed: sum(Reason::is_passed),
+            },
+            reasons: Reason::ALL
+                .into_iter()
+                .map(|reason| (reason.label().to_owned(), daemon.count(reason)))
+                .collect(),
+        }
+    }
+
+    fn sessions(&self) -> SessionsDocument {
+        let daemon = self.0.borrow();
+        let now = nanoseconds(now());
+        let mut sessions: Vec<_> = daemon.table.bindings().map(|bound| daemon.session(bound, now)).collect();
+        sessions.sort_by_key(|row| (row.client, row.server, row.channel.0));
+        SessionsDocument { schema: 1, sessions }
+    }
+}
+
+/// The signals that end the daemon.
+struct Stop {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, DaemonError> {
+        let on = |kind| signal(kind).map_err(|e| DaemonError::System("listen for signals", e));
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn limits(max_flows: u32) -> Limits {
+    Limits { allocations: max_flows as usize, ..Limits::default() }
+}
+
+fn addresses(key: &FlowKey) -> (SocketAddr, SocketAddr) {
+    let address = |ip: IpAddress, port: turn_wire::Be16| SocketAddr::new(ip.into(), port.value());
+    (address(key.source, key.source_port), address(key.destination, key.destination_port))
+}
+
+/// The clock that the kernel side uses (`bpf_ktime_get_coarse_ns`).
+fn now() -> Duration {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,280 @@
+//! One function for each check: facts in, one line of the report out.
+
+#[cfg(test)]
+mod tests;
+
+use super::{Check, Facts, InterfaceFacts, Jit};
+use crate::{
+    host::{self, KernelRelease, OLDEST_KERNEL},
+    interfaces::{AttachedMode, Interface, UnknownInterface},
+    preflight::ip_keyword,
+};
+
+/// All checks, the machine's first.
+pub fn all(facts: &Facts) -> Vec<Check> {
+    let machine = [kernel_version(facts), btf(facts), jit(facts), privileges(facts)];
+    let named = facts.named.iter().flat_map(|named| match named {
+        Ok(interface) => of_interface(interface),
+        Err(unknown) => vec![missing(unknown)],
+    });
+    machine.into_iter().chain(named).collect()
+}
+
+fn of_interface(facts: &InterfaceFacts) -> Vec<Check> {
+    let mut checks = vec![
+        exists(facts),
+        up(facts),
+        ethernet(facts),
+        driver(facts),
+        native_xdp(facts),
+        redirect_target(facts),
+        mtu(facts),
+        xdp_program(facts),
+    ];
+    if facts.is_veth() {
+        checks.extend([veth_other_end(facts), veth_checksums(facts)]);
+    }
+    checks
+}
+
+fn kernel_version(facts: &Facts) -> Check {
+    let check = Check::of_host("kernel_version");
+    match facts.kernel {
+        None => check.warn_only("the kernel's version cannot be told"),
+        Some(kernel) if kernel < OLDEST_KERNEL => check.fail(
+            format!("{kernel}; turn-bpf needs {OLDEST_KERNEL} or newer, where XDP programs have bpf_xdp_load_bytes"),
+            format!("install a kernel of version {OLDEST_KERNEL} or newer"),
+        ),
+        Some(kernel) if kernel < FIRST_WITH_TCX => {
+            check.pass(format!("{kernel}; has no tcx yet, so that clsact holds the egress program"))
+        }
+        Some(kernel) => check.pass(format!("{kernel}; {OLDEST_KERNEL} is needed for bpf_xdp_load_bytes")),
+    }
+}
+
+fn btf(facts: &Facts) -> Check {
+    let check = Check::of_host("btf");
+    if facts.has_btf {
+        check.pass(format!("the kernel shows its types at {}", host::BTF_PATH))
+    } else {
+        check.fail(
+            format!("{} is missing, and with it the types by which programs are loaded", host::BTF_PATH),
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distributions' are",
+        )
+    }
+}
+
+fn jit(facts: &Facts) -> Check {
+    let check = Check::of_host("jit");
+    let mend = "sysctl -w net.core.bpf_jit_enable=1";
+    match facts.jit {
+        Jit::On => check.pass("the kernel compiles BPF programs"),
+        Jit::Off => check.warn("the kernel interprets BPF programs, which is several times slower", mend),
+        Jit::Debugging => check.warn("the kernel writes all BPF programs that it compiles to its log", mend),
+        Jit::Untold => {
+            check.skip("net.core.bpf_jit_enable is shown in the machine's first network namespace only")
+        }
+    }
+}
+
+fn privileges(facts: &Facts) -> Check {
+    let check = Check::of_host("privileges");
+    if !facts.privileges.is_initial_user_namespace {
+        return check.fail(
+            "this is a user namespace (a rootless container?), whose capabilities do not count for BPF",
+            "run turn-bpf outside it",
+        );
+    }
+    let missing = facts.privileges.missing();
+    if missing.is_empty() {
+        return check.pass("CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON");
+    }
+    check.fail(
+        format!("{} missing, without which programs cannot be loaded or attached", missing.join(", ")),
+        "run as root, or with AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON",
+    )
+}
+
+fn missing(unknown: &UnknownInterface) -> Check {
+    Check::of("exists", &unknown.name).fail(unknown.to_string(), "name one of these; ip link shows them")
+}
+
+fn exists(facts: &InterfaceFacts) -> Check {
+    facts.check("exists").pass(format!("index {}", facts.interface.ifindex))
+}
+
+fn up(facts: &InterfaceFacts) -> Check {
+    let check = facts.check("up");
+    if facts.interface.is_up {
+        check.pass("is up")
+    } else {
+        check.fail("is down, and carries nothing", format!("ip link set dev {} up", facts.interface.name))
+    }
+}
+
+fn ethernet(facts: &InterfaceFacts) -> Check {
+    let check = facts.check("ethernet");
+    if facts.interface.is_ethernet {
+        check.pass("its frames begin with an Ethernet header")
+    } else {
+        check.fail("it carries something other than Ethernet frames", "name the interface below it")
+    }
+}
+
+fn driver(facts: &InterfaceFacts) -> Check {
+    let check = facts.check("driver");
+    match facts.driver.as_deref() {
+        None => check.skip("neither hardware with a driver, nor a kind of virtual device that the kernel names"),
+        Some("gve") => check.warn(
+            "gve; with its GQI queues it leaves no room before a frame, and peer to client goes through the server",
+            "turn-bpf run --mode generic",
+        ),
+        Some(driver) => check.pass(driver),
+    }
+}
+
+fn native_xdp(facts: &InterfaceFacts) -> Check {
+    let check = facts.check("native_xdp");
+    match facts.features {
+        None => check.skip("kernels before 6.3 do not tell; turn-bpf will try, and else use generic mode"),
+        Some(features) if features.has_native() => check.pass(format!("the driver offers: {features}")),
+        Some(_) if facts.is_on_top_of_another() => {
+            check.warn("no native XDP: generic mode, which is slower", "name the interface below it instead")
+        }
+        Some(_) if facts.is_veth() => check.warn(
+            "no native XDP: it has fewer receive queues than its other end has transmit queues; generic mode, which is \
+             slower",
+            format!("ethtool -L {} rx N, with N as many as the other end's transmit queues", facts.interface.name),
+        ),
+        Some(_) => check.warn_only("no native XDP: generic mode, which is slower"),
+    }
+}
+
+fn redirect_target(facts: &InterfaceFacts) -> Check {
+    let check = facts.check("redirect_target");
+    match facts.features {
+        None => check.skip("kernels before 6.3 do not tell"),
+        Some(features) if features.can_transmit_redirected() => {
+            check.pass("transmits frames that come in by another interface")
+        }
+        Some(features) if !features.has_native() => check.warn(
+            "does not transmit what a native program on another interface redirects to it: such flows stay with the \
+             server",
+            "turn-bpf run --mode generic, if most flows go from one interface to another",
+        ),
+        Some(_) if facts.is_veth() => check.warn(
+            "transmits frames that come in by another interface only while its other end has a native XDP program",
+            VETH_MEND,
+        ),
+        Some(_) => check.skip(
+            "not now, but most drivers transmit frames that come in by another interface only while they have a \
+             program themselves",
+        ),
+    }
+}
+
+fn mtu(facts: &InterfaceFacts) -> Check {
+    let (check, mtu) = (facts.check("mtu"), facts.interface.mtu);
+    if facts.features.is_some_and(|features| !features.has_native()) {
+        return check.pass(format!("{mtu}; generic mode has no limit"));
+    }
+    let driver = facts.driver.as_deref().unwrap_or("an unknown driver");
+    let (largest, where_from) = match largest_mtu(driver) {
+        Some(largest) => (largest, format!("{driver} takes XDP programs up to {largest}")),
+        None => {
+            (USUAL_LARGEST_MTU, format!("drivers commonly take XDP programs up to about {USUAL_LARGEST_MTU}"))
+        }
+    };
+    if mtu <= largest {
+        return check.pass(format!("{mtu}; {where_from}"));
+    }
+    check.warn(
+        format!("{mtu}; {where_from}: generic mode, which is slower"),
+        format!("ip link set dev {} mtu {largest}", facts.interface.name),
+    )
+}
+
+fn xdp_program(facts: &InterfaceFacts) -> Check {
+    let (check, name) = (facts.check("xdp_program"), &facts.interface.name);
+    match (&facts.program, facts.interface.xdp) {
+        (Some(program), Some(xdp)) if program.is_ours() => {
+            check.pass(format!("turn-bpf's own: {program}, {}", xdp.mode))
+        }
+        (Some(program), Some(xdp)) => check.fail(
+            format!("another XDP program is attached: {program}, {}", xdp.mode),
+            format!("stop what attached it, or: ip link set dev {name} {} off", ip_keyword(xdp.mode)),
+        ),
+        _ => check.pass("no other XDP program is attached"),
+    }
+}
+
+/// veth_xdp_xmit and veth_xdp_tx hand frames to the other end's receive queue, which takes them only if it has a native
+/// program of its own.
+fn veth_other_end(facts: &InterfaceFacts) -> Check {
+    let check = facts.check("veth_other_end");
+    let native = |other: &Interface| other.xdp.is_some_and(|xdp| xdp.mode != AttachedMode::Generic);
+    match &facts.other_end {
+        Some(other) if native(other) => {
+            check.pass(format!("{} has a native XDP program, and takes the frames that are sent to it", other.name))
+        }
+        _ => check.warn(
+            "a veth's other end drops what a native program sends to it, unless that end has a native XDP program too",
+            VETH_MEND,
+        ),
+    }
+}
+
+fn veth_checksums(facts: &InterfaceFacts) -> Check {
+    facts.check("veth_checksums").warn(
+        "senders on this host leave UDP checksums to the (virtual) hardware; turn-bpf leaves such packets to the server",
+        on_other_end(facts, |other| format!("ethtool -K {other} tx off")),
+    )
+}
+
+/// What to do at a veth's other end, wherever that is.
+fn on_other_end(facts: &InterfaceFacts, command: impl Fn(&str) -> String) -> String {
+    match &facts.other_end {
+        Some(other) => command(&other.name),
+        None => format!("in the other end's namespace: {}", command("OTHER_END")),
+    }
+}
+
+/// The largest MTU with which a driver takes a program that does not know of frames in several buffers.
+fn largest_mtu(driver: &str) -> Option<u32> {
+    let (_, largest) = LARGEST_MTU.iter().find(|(name, _)| *name == driver)?;
+    Some(*largest)
+}
+
+impl InterfaceFacts {
+    fn check(&self, id: &'static str) -> Check {
+        Check::of(id, &self.interface.name)
+    }
+
+    fn is_veth(&self) -> bool {
+        self.interface.kind.as_deref() == Some("veth")
+    }
+
+    fn is_on_top_of_another(&self) -> bool {
+        matches!(self.interface.kind.as_deref(), Some("vlan" | "bridge" | "macvlan" | "ipvlan"))
+    }
+}
+
+const VETH_MEND: &str =
+    "turn-bpf run --mode generic; or put an XDP program that passes everything on the other end";
+
+const FIRST_WITH_TCX: KernelRelease = KernelRelease { major: 6, minor: 6 };
+
+// By the drivers' sources, with pages of 4096 bytes.
+const LARGEST_MTU: [(&str, u32); 10] = [
+    ("bnxt_en", 3502),
+    ("ena", 3498),
+    ("gve", 2032),
+    ("i40e", 3046),
+    ("ice", 3046),
+    ("ixgbe", 3050),
+    ("mana", 3506),
+    ("mlx5_core", 3498),
+    ("veth", 3520),
+    ("virtio_net", 3506),
+];
+const USUAL_LARGEST_MTU: u32 = 3498;

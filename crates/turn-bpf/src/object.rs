@@ -1,0 +1,232 @@
+//! The BPF object: loading it, and typed access to its maps and programs.
+#![expect(
+    unsafe_code,
+    reason = "map keys and values are declared plain data to aya here, in this file alone"
+)]
+
+use std::io;
+
+use aya::maps::xdp::DevMapHash;
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, Reason};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::flow_table::{FlowMaps, InsertError};
+
+/// Name of the XDP program, by which other programs of this kind are told from foreign ones.
+pub const XDP_PROGRAM: &str = "turn_bpf_xdp";
+/// Name of the TC program.
+pub const EGRESS_PROGRAM: &str = "turn_bpf_egress";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURN_BPF_OBJECT"));
+
+/// A key or value of a map.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Plain<T>(pub T);
+
+// SAFETY: zerocopy's derives proved that `T` is without padding and that every bit pattern is valid.
+unsafe impl<T: FromBytes + IntoBytes + Immutable + Copy + 'static> Pod for Plain<T> {}
+
+/// The loaded object.
+pub struct Object {
+    ebpf: Ebpf,
+}
+
+/// Why the object was not loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The kernel refused a map or the object is damaged.
+    #[error(
+        "the kernel does not take turn-bpf's maps (with --max-flows {max_flows}; is there memory for them?)"
+    )]
+    Maps {
+        /// Size that was asked for.
+        max_flows: u32,
+        /// What the kernel said.
+        #[source]
+        source: EbpfError,
+    },
+    /// The kernel refused a program.
+    #[error("the kernel does not take turn-bpf's program {name}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// What the verifier said.
+        #[source]
+        source: ProgramError,
+    },
+    /// The object lacks a part.
+    #[error("turn-bpf's BPF object lacks {0}: it was built wrong")]
+    Missing(&'static str),
+    /// A map is of another kind than it should be.
+    #[error("turn-bpf's map {name} is of the wrong kind: the object was built wrong")]
+    WrongMap {
+        /// The map.
+        name: &'static str,
+        /// What is wrong.
+        #[source]
+        source: MapError,
+    },
+}
+
+impl Object {
+    /// Loads maps and programs. Nothing is attached yet.
+    ///
+    /// `max_flows` is the number of flows, which are directions of channel bindings.
+    pub fn load(terms: &LeaseTerms, max_flows: u32) -> Result<Self, LoadError> {
+        let mut ebpf = EbpfLoader::new()
+            .override_global("LEASE_NS", &terms.lease, true)
+            .override_global("HEARTBEAT_NS", &terms.heartbeat, true)
+            .map_max_entries("FLOWS", max_flows)
+            // Two expected outputs for a flow to a peer, one for a flow to a client.
+            .map_max_entries("EXPECTED", max_flows.saturating_add(max_flows / 2))
+            .map_max_entries("CLIENTS", max_flows)
+            .load(OBJECT)
+            .map_err(|source| LoadError::Maps { max_flows, source })?;
+        for name in [XDP_PROGRAM, EGRESS_PROGRAM] {
+            let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+            let loaded = match program {
+                aya::programs::Program::Xdp(xdp) => xdp.load(),
+                aya::programs::Program::SchedClassifier(classifier) => classifier.load(),
+                _ => return Err(LoadError::Missing(name)),
+            };
+            loaded.map_err(|source| LoadError::Program { name, source })?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// The program for packets that come in.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
+        self.ebpf
+            .program_mut(XDP_PROGRAM)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(LoadError::Missing(XDP_PROGRAM))
+    }
+
+    /// The program for packets that leave.
+    pub fn egress(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        self.ebpf
+            .program_mut(EGRESS_PROGRAM)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(LoadError::Missing(EGRESS_PROGRAM))
+    }
+
+    /// The maps; the second time there are none.
+    pub fn take_maps(&mut self) -> Result<Maps, LoadError> {
+        macro_rules! take {
+            ($name:literal) => {
+                self.ebpf
+                    .take_map($name)
+                    .ok_or(LoadError::Missing($name))?
+                    .try_into()
+                    .map_err(|source| LoadError::WrongMap { name: $name, source })?
+            };
+        }
+        Ok(Maps {
+            flows: FlowStore { flows: take!("FLOWS"), expected: take!("EXPECTED") },
+            clients: take!("CLIENTS"),
+            interfaces: take!("INTERFACES"),
+            devices: take!("DEVICES"),
+            counters: take!("COUNTERS"),
+            control: take!("CONTROL"),
+        })
+    }
+}
+
+/// Lets the ring buffer be waited for.
+pub fn listen(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring buffer owns its file descriptor, keeps it open for as long as it lives, and always names
+    // the same one.
+    let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    registered.map_err(|error| error.into_parts().1)
+}
+
+/// The maps of the object.
+pub struct Maps {
+    /// Flows and the outputs expected of them.
+    pub flows: FlowStore,
+    /// 5-tuples of allocations.
+    pub clients: HashMap<MapData, Plain<FlowKey>, u32>,
+    /// What is known of the interfaces, by ifindex.
+    pub interfaces: HashMap<MapData, u32, Plain<Interface>>,
+    /// Where redirected frames may go, by ifindex.
+    pub devices: DevMapHash<MapData>,
+    /// Packets by reason.
+    pub counters: PerCpuArray<MapData, u64>,
+    /// Records from the kernel.
+    pub control: RingBuf<MapData>,
+}
+
+/// The maps that hold flows.
+pub struct FlowStore {
+    flows: HashMap<MapData, Plain<FlowKey>, Plain<Flow>>,
+    expected: HashMap<MapData, Plain<FlowKey>, Plain<FlowKey>>,
+}
+
+impl Maps {
+    /// How many packets took which way, over all CPUs.
+    pub fn count(&self, reason: Reason) -> Result<u64, MapError> {
+        Ok(self.counters.get(&(reason as u32), 0)?.iter().sum())
+    }
+}
+
+impl FlowMaps for FlowStore {
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+        const BPF_NOEXIST: u64 = 1;
+        self.flows.insert(Plain(*key), Plain(*flow), BPF_NOEXIST).map_err(insert_error)
+    }
+
+    fn remove_flow(&mut self, key: &FlowKey) {
+        log_unless_absent(self.flows.remove(&Plain(*key)), "flow");
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.flows.get(&Plain(*key), 0).ok().map(|Plain(flow)| flow)
+    }
+
+    fn insert_expected(&mut self, output: &FlowKey, flow: &FlowKey) -> Result<(), InsertError> {
+        self.expected.insert(Plain(*output), Plain(*flow), 0).map_err(insert_error)
+    }
+
+    fn remove_expected(&mut self, output: &FlowKey) {
+        log_unless_absent(self.expected.remove(&Plain(*output)), "expected output");
+    }
+
+    fn settle(&mut self) {
+        // A global barrier waits for a grace period of RCU, under whose read lock every BPF program runs
+        // (sys_membarrier calls synchronize_rcu).
+        use rustix::thread::{MembarrierCommand, membarrier};
+        if let Err(error) = membarrier(MembarrierCommand::Global) {
+            // Only kernels with fully tickless CPUs refuse. No program runs for as long as this.
+            tracing::debug!(%error, "no global memory barrier; waiting instead");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+fn insert_error(error: MapError) -> InsertError {
+    match &error {
+        MapError::SyscallError(call) => {
+            match call.io_error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+                Some(rustix::io::Errno::TOOBIG | rustix::io::Errno::NOMEM) => InsertError::Full,
+                Some(rustix::io::Errno::EXIST) => InsertError::Exists,
+                _ => InsertError::Refused(error),
+            }
+        }
+        _ => InsertError::Refused(error),
+    }
+}
+
+fn log_unless_absent(result: Result<(), MapError>, what: &str) {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound) => {}
+        Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::error!(%error, "cannot remove {what}"),
+    }
+}

@@ -1,0 +1,172 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use turn_wire::stun::{AddressFamily, TransactionId};
+
+use crate::grant::Grant;
+use crate::{ChannelBinding, FiveTuple};
+
+/// An allocation that the server has announced and not taken back (RFC 8656 section 6).
+#[derive(Debug)]
+pub struct Allocation {
+    five_tuple: FiveTuple,
+    /// By family; at least one.
+    relayed: BTreeMap<AddressFamily, Relayed>,
+    is_mobile: bool,
+    /// Of the Allocate that made it.
+    transaction_id: TransactionId,
+    bindings: BTreeMap<u16, Bound>,
+    channels: BTreeMap<SocketAddr, u16>,
+    /// Requests may have gone unrecorded, so none of a transaction that began before is to be believed.
+    pub(crate) learns_nothing_until: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Relayed {
+    address: SocketAddr,
+    deadline: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    binding: ChannelBinding,
+    /// Of the latest ChannelBind that the server granted.
+    transaction_id: TransactionId,
+}
+
+impl Allocation {
+    pub(crate) fn new(
+        now: Duration,
+        five_tuple: FiveTuple,
+        transaction_id: TransactionId,
+        grant: &Grant,
+    ) -> Self {
+        let deadline = now.saturating_add(grant.lifetime);
+        let relayed = grant
+            .relayed
+            .iter()
+            .map(|&address| (AddressFamily::of(&address), Relayed { address, deadline }))
+            .collect();
+        Self {
+            five_tuple,
+            relayed,
+            is_mobile: grant.is_mobile,
+            transaction_id,
+            bindings: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            learns_nothing_until: Duration::ZERO,
+        }
+    }
+
+    /// The allocation's name (RFC 8656 section 5).
+    pub fn five_tuple(&self) -> FiveTuple {
+        self.five_tuple
+    }
+
+    /// The relayed transport addresses as the server advertised them: one, or one of each family.
+    pub fn relayed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.relayed.values().map(|relayed| relayed.address)
+    }
+
+    /// Whether the server has issued a MOBILITY-TICKET for it (RFC 8016): then no binding of it is announced.
+    pub fn is_mobile(&self) -> bool {
+        self.is_mobile
+    }
+
+    /// The channel bindings, by channel number.
+    pub fn bindings(&self) -> impl Iterator<Item = &ChannelBinding> {
+        self.bindings.values().map(|bound| &bound.binding)
+    }
+
+    /// Whether the success that made this allocation was this one, sent again.
+    pub(crate) fn is_made_by(&self, transaction_id: TransactionId, grant: &Grant) -> bool {
+        self.transaction_id == transaction_id
+            && grant.relayed.iter().all(|&address| self.relayed().any(|own| own == address))
+    }
+
+    pub(crate) fn has_transaction_id(&self, transaction_id: TransactionId) -> bool {
+        self.transaction_id == transaction_id
+    }
+
+    pub(crate) fn relayed_of(&self, family: AddressFamily) -> Option<SocketAddr> {
+        self.relayed.get(&family).map(|relayed| relayed.address)
+    }
+
+    pub(crate) fn has_relayed(&self, address: SocketAddr) -> bool {
+        self.relayed().any(|own| own == address)
+    }
+
+    pub(crate) fn is_dual(&self) -> bool {
+        self.relayed.len() > 1
+    }
+
+    pub(crate) fn become_mobile(&mut self) {
+        self.is_mobile = true;
+    }
+
+    /// The time at which the first of its relayed transport addresses expires.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.relayed.values().map(|relayed| relayed.deadline).min().unwrap_or_default()
+    }
+
+    pub(crate) fn expired_family(&self, now: Duration) -> Option<AddressFamily> {
+        self.relayed.iter().find(|(_, relayed)| relayed.deadline <= now).map(|(&family, _)| family)
+    }
+
+    /// Moves the deadline of one family, or of all that there are.
+    pub(crate) fn set_deadline(
+        &mut self,
+        family: Option<AddressFamily>,
+        deadline: impl Fn(Duration) -> Duration,
+    ) {
+        for (own, relayed) in &mut self.relayed {
+            if family.is_none_or(|family| family == *own) {
+                relayed.deadline = deadline(relayed.deadline);
+            }
+        }
+    }
+
+    pub(crate) fn remove_relayed(&mut self, family: AddressFamily) -> Option<SocketAddr> {
+        self.relayed.remove(&family).map(|relayed| relayed.address)
+    }
+
+    pub(crate) fn binding_count(&self) -> usize {
+        self.bindings.len()
+    }
+
+    pub(crate) fn binding_of(&self, channel: u16) -> Option<ChannelBinding> {
+        self.bindings.get(&channel).map(|bound| bound.binding)
+    }
+
+    /// The bindings that cannot be if the server has bound `channel` to `peer`: at most two.
+    pub(crate) fn bindings_against(
+        &self,
+        channel: u16,
+        peer: SocketAddr,
+    ) -> impl Iterator<Item = ChannelBinding> + use<> {
+        let of_channel = self.binding_of(channel).filter(|binding| binding.peer != peer);
+        let of_peer = self
+            .channels
+            .get(&peer)
+            .filter(|&&other| other != channel)
+            .and_then(|&other| self.binding_of(other));
+        of_channel.into_iter().chain(of_peer)
+    }
+
+    pub(crate) fn bindings_made_by(&self, transaction_id: TransactionId) -> Option<ChannelBinding> {
+        self.bindings.values().find(|bound| bound.transaction_id == transaction_id).map(|bound| bound.binding)
+    }
+
+    /// Puts the binding in the place of one that is equal, or in an empty place.
+    pub(crate) fn bind(&mut self, binding: ChannelBinding, transaction_id: TransactionId) {
+        self.channels.insert(binding.peer, binding.channel);
+        self.bindings.insert(binding.channel, Bound { binding, transaction_id });
+    }
+
+    pub(crate) fn unbind(&mut self, channel: u16) -> Option<ChannelBinding> {
+        let Bound { binding, .. } = self.bindings.remove(&channel)?;
+        self.channels.remove(&binding.peer);
+        Some(binding)
+    }
+}

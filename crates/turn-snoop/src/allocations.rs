@@ -1,0 +1,150 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use turn_wire::stun::AddressFamily;
+
+use crate::deadlines::Deadlines;
+use crate::{Allocation, FiveTuple};
+
+/// The live allocations, and who owns which address.
+#[derive(Debug)]
+pub(crate) struct Allocations {
+    by_five_tuple: HashMap<FiveTuple, Allocation>,
+    owners: HashMap<SocketAddr, FiveTuple>,
+    relayed_ports: Multiset<u16>,
+    listeners: Multiset<SocketAddr>,
+    deadlines: Deadlines<FiveTuple>,
+}
+
+impl Allocations {
+    pub(crate) fn new() -> Self {
+        Self {
+            by_five_tuple: HashMap::new(),
+            owners: HashMap::new(),
+            relayed_ports: Multiset::new(),
+            listeners: Multiset::new(),
+            deadlines: Deadlines::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_five_tuple.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Allocation> {
+        self.by_five_tuple.values()
+    }
+
+    pub(crate) fn of(&self, five_tuple: FiveTuple) -> Option<&Allocation> {
+        self.by_five_tuple.get(&five_tuple)
+    }
+
+    /// For anything but what the indexes of this table are about: addresses and deadlines.
+    pub(crate) fn of_mut(&mut self, five_tuple: FiveTuple) -> Option<&mut Allocation> {
+        self.by_five_tuple.get_mut(&five_tuple)
+    }
+
+    /// The allocation that has this relayed transport address.
+    pub(crate) fn owner(&self, relayed: SocketAddr) -> Option<FiveTuple> {
+        self.owners.get(&relayed).copied()
+    }
+
+    /// Whether a server has made a live allocation from this address.
+    pub(crate) fn is_listener(&self, address: SocketAddr) -> bool {
+        self.listeners.contains(&address)
+    }
+
+    /// Whether a live relayed transport address has this port.
+    ///
+    /// The port alone, since behind address translation the advertised address is not the one on the wire.
+    pub(crate) fn is_relayed_port(&self, port: u16) -> bool {
+        self.relayed_ports.contains(&port)
+    }
+
+    /// Adds an allocation whose 5-tuple and relayed transport addresses are nobody's.
+    pub(crate) fn insert(&mut self, allocation: Allocation) {
+        let five_tuple = allocation.five_tuple();
+        for relayed in allocation.relayed() {
+            self.owners.insert(relayed, five_tuple);
+            self.relayed_ports.insert(relayed.port());
+        }
+        self.listeners.insert(five_tuple.server);
+        self.deadlines.insert(allocation.deadline(), five_tuple);
+        self.by_five_tuple.insert(five_tuple, allocation);
+    }
+
+    pub(crate) fn remove(&mut self, five_tuple: FiveTuple) -> Option<Allocation> {
+        let allocation = self.by_five_tuple.remove(&five_tuple)?;
+        for relayed in allocation.relayed() {
+            self.release(relayed);
+        }
+        self.listeners.remove(five_tuple.server);
+        self.deadlines.remove(allocation.deadline(), five_tuple);
+        Some(allocation)
+    }
+
+    /// Takes one of two relayed transport addresses from the allocation.
+    pub(crate) fn remove_relayed(&mut self, five_tuple: FiveTuple, family: AddressFamily) {
+        let Some(allocation) = self.by_five_tuple.get_mut(&five_tuple) else { return };
+        let before = allocation.deadline();
+        let Some(relayed) = allocation.remove_relayed(family) else { return };
+        let after = allocation.deadline();
+        self.deadlines.remove(before, five_tuple);
+        self.deadlines.insert(after, five_tuple);
+        self.release(relayed);
+    }
+
+    pub(crate) fn set_deadline(
+        &mut self,
+        five_tuple: FiveTuple,
+        family: Option<AddressFamily>,
+        deadline: impl Fn(Duration) -> Duration,
+    ) {
+        let Some(allocation) = self.by_five_tuple.get_mut(&five_tuple) else { return };
+        self.deadlines.remove(allocation.deadline(), five_tuple);
+        allocation.set_deadline(family, deadline);
+        self.deadlines.insert(allocation.deadline(), five_tuple);
+    }
+
+    pub(crate) fn first_deadline(&self) -> Option<Duration> {
+        self.deadlines.first()
+    }
+
+    pub(crate) fn due(&self, now: Duration) -> Option<FiveTuple> {
+        self.deadlines.due(now)
+    }
+
+    fn release(&mut self, relayed: SocketAddr) {
+        self.owners.remove(&relayed);
+        self.relayed_ports.remove(relayed.port());
+    }
+}
+
+#[derive(Debug)]
+struct Multiset<T>(HashMap<T, usize>);
+
+impl<T: Eq + Hash> Multiset<T> {
+    fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    fn contains(&self, item: &T) -> bool {
+        self.0.contains_key(item)
+    }
+
+    fn insert(&mut self, item: T) {
+        *self.0.entry(item).or_default() += 1;
+    }
+
+    fn remove(&mut self, item: T) {
+        if let Entry::Occupied(mut entry) = self.0.entry(item) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}

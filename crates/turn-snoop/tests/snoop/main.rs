@@ -1,0 +1,14 @@
+//! The rules of learning, by the messages that servers, clients and attackers send.
+//!
+//! Each test states one rule, so that a failure names it.
+
+mod allocate;
+mod attacks;
+mod channel_bind;
+mod invariants;
+mod lab;
+mod message;
+mod peers;
+mod reading;
+mod refresh;
+mod transactions;
