@@ -1,9 +1,11 @@
-//! The BPF object: two programs that hand each packet to `turn-datapath` and do what it says.
+//! The BPF object: two programs that hand each packet to `turn-datapath` and do what it says, and others that watch
+//! whether drivers transmit what they are given.
 #![no_std]
 #![no_main]
 
 mod frames;
 mod maps;
+mod transmission;
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::{classifier, xdp};
@@ -13,6 +15,8 @@ use turn_datapath::{Action, Reason};
 
 use crate::frames::{SkbFrame, XdpFrame};
 use crate::maps::{Maps, count, lease_terms};
+
+pub use transmission::{turn_bpf_probe, turn_bpf_redirected, turn_bpf_refused, turn_bpf_transmitted};
 
 /// Lets the next program, or the stack, have the packet (`TCX_NEXT`, which clsact knows as `TC_ACT_UNSPEC`).
 const TC_NEXT: i32 = -1;
@@ -28,7 +32,7 @@ pub fn turn_bpf_xdp(context: XdpContext) -> u32 {
             XDP_TX
         }
         Action::Redirect => {
-            count(Reason::RelayedElsewhere);
+            count(Reason::Redirected);
             XDP_REDIRECT
         }
         Action::Pass(reason) => {

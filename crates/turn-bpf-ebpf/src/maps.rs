@@ -47,9 +47,15 @@ pub fn lease_terms() -> LeaseTerms {
 /// Counts a packet.
 #[inline(always)]
 pub fn count(reason: Reason) {
+    count_many(reason, 1);
+}
+
+/// Counts packets.
+#[inline(always)]
+pub fn count_many(reason: Reason, packets: u64) {
     if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
         // SAFETY: the pointer is to this CPU's own slot, which nobody else writes while the program runs.
-        unsafe { *counter = (*counter).wrapping_add(1) }
+        unsafe { *counter = (*counter).wrapping_add(packets) }
     }
 }
 

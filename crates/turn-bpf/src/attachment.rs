@@ -2,6 +2,7 @@
 //! the process dies.
 
 use aya::programs::tc::{self, TcAttachType, TcError};
+use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, XdpMode};
 
 use crate::control::document::Mode;
@@ -58,31 +59,63 @@ pub enum AttachError {
     Object(#[from] LoadError),
 }
 
-/// Attaches both programs and says in which mode the ingress program runs.
-pub fn attach(object: &mut Object, interface: &Interface, wanted: WantedMode) -> Result<Mode, AttachError> {
-    let mode = attach_ingress(object, interface, wanted)?;
+/// The ingress program on an interface.
+#[derive(Debug)]
+pub struct Ingress {
+    /// Where it runs.
+    pub mode: Mode,
+    link: XdpLinkId,
+}
+
+/// Attaches both programs.
+pub fn attach(
+    object: &mut Object,
+    interface: &Interface,
+    wanted: WantedMode,
+) -> Result<Ingress, AttachError> {
+    let modes: &[Mode] = match wanted {
+        WantedMode::Auto => &[Mode::Native, Mode::Generic],
+        WantedMode::Native => &[Mode::Native],
+        WantedMode::Generic => &[Mode::Generic],
+    };
+    let ingress = attach_ingress(object, &interface.name, interface.ifindex, modes)?;
     attach_egress(object, interface)?;
-    Ok(mode)
+    Ok(ingress)
+}
+
+/// Moves the ingress program from the driver to the stack. In between packets go to the server.
+pub fn make_generic(
+    object: &mut Object,
+    name: &str,
+    ifindex: u32,
+    ingress: Ingress,
+) -> Result<Ingress, AttachError> {
+    object.xdp()?.detach(ingress.link).map_err(|source| AttachError::Xdp {
+        interface: name.to_owned(),
+        mode: Mode::Generic,
+        source,
+    })?;
+    attach_ingress(object, name, ifindex, &[Mode::Generic])
 }
 
 fn attach_ingress(
     object: &mut Object,
-    interface: &Interface,
-    wanted: WantedMode,
-) -> Result<Mode, AttachError> {
-    let modes: &[(Mode, XdpMode)] = match wanted {
-        WantedMode::Auto => &[(Mode::Native, XdpMode::Driver), (Mode::Generic, XdpMode::Skb)],
-        WantedMode::Native => &[(Mode::Native, XdpMode::Driver)],
-        WantedMode::Generic => &[(Mode::Generic, XdpMode::Skb)],
-    };
+    name: &str,
+    ifindex: u32,
+    modes: &[Mode],
+) -> Result<Ingress, AttachError> {
     let xdp = object.xdp()?;
     let mut refusal = None;
-    for (mode, flag) in modes {
-        match xdp.attach_to_if_index(interface.ifindex, *flag) {
-            Ok(_) => return Ok(*mode),
+    for mode in modes {
+        let flag = match mode {
+            Mode::Native => XdpMode::Driver,
+            Mode::Generic => XdpMode::Skb,
+        };
+        match xdp.attach_to_if_index(ifindex, flag) {
+            Ok(link) => return Ok(Ingress { mode: *mode, link }),
             Err(source) => {
-                tracing::info!(interface = interface.name, %mode, error = &source as &dyn std::error::Error, "not attached");
-                refusal = Some(AttachError::Xdp { interface: interface.name.clone(), mode: *mode, source });
+                tracing::debug!(interface = name, %mode, error = &source as &dyn std::error::Error, "not attached");
+                refusal = Some(AttachError::Xdp { interface: name.to_owned(), mode: *mode, source });
             }
         }
     }

@@ -14,6 +14,7 @@ use turn_bpf::attachment::WantedMode;
 use turn_bpf::control::document::{SessionsDocument, StatusDocument};
 use turn_bpf::control::{DEFAULT_SOCKET, client, table};
 use turn_bpf::daemon::{self, Options};
+use turn_bpf::doctor;
 use turn_datapath::Reason;
 
 /// Relays the media of a TURN server in the kernel. The server needs no change and is not told.
@@ -212,6 +213,17 @@ fn start_log(format: LogFormat, level: LogLevel) {
     }
 }
 
-fn examine(_arguments: &DoctorArguments) -> ExitCode {
-    ExitCode::FAILURE
+fn examine(arguments: &DoctorArguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(doctor::examine(&arguments.interfaces)) {
+        Ok(report) => {
+            let text = if arguments.json { report.json() } else { report.table(doctor::wants_colour()) };
+            print(&text);
+            ExitCode::from(report.exit_code())
+        }
+        Err(error) => fail(&error),
+    }
 }

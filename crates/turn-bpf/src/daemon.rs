@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use aya::maps::{MapData, MapError, RingBuf};
+use aya::maps::xdp::XdpMapError;
+use aya::maps::{MapData, MapError, PerCpuValues, RingBuf};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
@@ -17,7 +18,7 @@ use turn_snoop::{Command, Limits, Snoop};
 use turn_wire::IpAddress;
 use zerocopy::FromBytes as _;
 
-use crate::attachment::{self, AttachError, WantedMode};
+use crate::attachment::{self, AttachError, Ingress, WantedMode};
 use crate::control::document::{
     Channel, DirectionCounts, FlowCounts, InterfaceRow, Mode, PacketCounts, SessionRow, SessionsDocument,
     State, StatusDocument,
@@ -68,6 +69,9 @@ pub enum DaemonError {
     /// A map was not written.
     #[error("cannot write to turn-bpf's map of {0}")]
     Map(&'static str, #[source] MapError),
+    /// The map of devices was not written.
+    #[error("cannot write to turn-bpf's map of devices")]
+    Devices(#[source] XdpMapError),
     /// The operating system refused something ordinary.
     #[error("cannot {0}")]
     System(&'static str, #[source] std::io::Error),
@@ -85,7 +89,15 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     let maps = object.take_maps()?;
     let mut ring =
         object::listen(maps.control).map_err(|e| DaemonError::System("wait for the ring buffer", e))?;
+    if let Err(error) = object.watch_transmissions() {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a driver that drops relayed frames goes unnoticed"
+        );
+    }
     let state = Rc::new(RefCell::new(Daemon {
+        object,
+        wanted: options.mode,
         snoop: Snoop::new(limits(options.max_flows)),
         table: FlowTable::new(maps.flows),
         clients: maps.clients,
@@ -97,9 +109,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     }));
 
     for interface in &found {
-        // The map entries come first: from the moment of attaching the kernel looks them up.
-        let mode = attachment::attach(&mut object, interface, options.mode)?;
-        state.borrow_mut().add_interface(interface, mode).await?;
+        state.borrow_mut().attach(interface).await?;
     }
     state.borrow_mut().refresh_addresses().await?;
     ready(&state.borrow().attached.iter().map(InterfaceRow::from).collect::<Vec<_>>());
@@ -131,7 +141,6 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         }
     }
     tracing::info!("detaching");
-    drop(object);
     Ok(())
 }
 
@@ -139,6 +148,8 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
 const BATCH: usize = 1024;
 
 struct Daemon {
+    object: Object,
+    wanted: WantedMode,
     snoop: Snoop,
     table: FlowTable<FlowStore>,
     clients: aya::maps::HashMap<MapData, Plain<FlowKey>, u32>,
@@ -152,13 +163,15 @@ struct Daemon {
 struct Attached {
     name: String,
     ifindex: u32,
-    mode: Mode,
+    mtu: u32,
+    ingress: Ingress,
     transmits: bool,
+    is_veth: bool,
 }
 
 impl From<&Attached> for InterfaceRow {
     fn from(attached: &Attached) -> Self {
-        Self { name: attached.name.clone(), mode: attached.mode, ifindex: attached.ifindex }
+        Self { name: attached.name.clone(), mode: attached.ingress.mode, ifindex: attached.ifindex }
     }
 }
 
@@ -198,6 +211,7 @@ impl Daemon {
                 let cause = if header.kind == kind::LAPSED { "lapsed" } else { "path changed" };
                 tracing::debug!(%source, %destination, channel = header.key.channel.value(), cause, "disarmed");
             }
+            kind::TRANSMIT_FAILED => self.handle_transmit_failure(header.length),
             _ => {}
         }
     }
@@ -230,50 +244,146 @@ impl Daemon {
         }
     }
 
-    async fn add_interface(&mut self, interface: &Interface, mode: Mode) -> Result<(), DaemonError> {
-        // Unless the driver says otherwise: before 6.3 none could say.
+    async fn attach(&mut self, interface: &Interface) -> Result<(), DaemonError> {
+        let ingress = attachment::attach(&mut self.object, interface, self.wanted)?;
+        // Unless the driver says otherwise: before 6.3 none could say. Many can only while they have a program.
         let transmits = match xdp_features::query(interface.ifindex).await {
             Ok(Some(features)) => features.can_transmit_redirected(),
-            Ok(None) | Err(_) => mode == Mode::Native,
+            Ok(None) | Err(_) => ingress.mode == Mode::Native,
         };
-        let attached = Attached { name: interface.name.clone(), ifindex: interface.ifindex, mode, transmits };
-        self.write_interface(&attached, interface.mtu)?;
-        self.attached.push(attached);
+        let Interface { name, ifindex, mtu, .. } = interface.clone();
+        let is_veth = interface.kind.as_deref() == Some("veth");
+        self.attached.push(Attached { name, ifindex, mtu, ingress, transmits, is_veth });
+        self.write_interface(interface.ifindex)?;
+        // What goes into one end of a virtual Ethernet link comes out only where the other end is prepared for it,
+        // and the other end cannot be seen from here.
+        // Where the kernel tells (6.3 and later), it does so by whether the interface takes redirected frames.
+        if is_veth && (!transmits || self.throws_away(interface)?) {
+            self.handle_transmit_failure(interface.ifindex);
+        }
         Ok(())
     }
 
-    fn write_interface(&mut self, attached: &Attached, mtu: u32) -> Result<(), DaemonError> {
+    /// Tries whether a driver in native mode throws away what it is given to transmit.
+    fn throws_away(&mut self, interface: &Interface) -> Result<bool, DaemonError> {
+        let native = self
+            .attached
+            .iter()
+            .any(|one| one.ifindex == interface.ifindex && one.ingress.mode == Mode::Native);
+        let (Some(mac), true) = (interface.mac, native) else { return Ok(false) };
+        let before = self.count(Reason::TransmitFailed);
+        if let Err(error) = self.object.transmit_probes(interface.ifindex, mac) {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "cannot try whether frames are transmitted"
+            );
+            return Ok(false);
+        }
+        let failed = self.count(Reason::TransmitFailed) > before;
+        if failed {
+            // They were nobody's packets, so they are not counted.
+            let index = Reason::TransmitFailed as u32;
+            let cpus =
+                self.counters.get(&index, 0).map_err(|error| DaemonError::Map("counters", error))?.len();
+            let zero =
+                PerCpuValues::try_from(vec![0; cpus]).map_err(|e| DaemonError::System("count CPUs", e))?;
+            self.counters.set(index, zero, 0).map_err(|error| DaemonError::Map("counters", error))?;
+        }
+        Ok(failed)
+    }
+
+    /// A driver in native mode throws away what it is given. In the stack nothing is thrown away.
+    fn handle_transmit_failure(&mut self, ifindex: u32) {
+        let Some(failing) = self.attached.iter().position(|one| one.ifindex == ifindex) else { return };
+        if self.attached[failing].ingress.mode == Mode::Generic {
+            return;
+        }
+        let name = self.attached[failing].name.clone();
+        if self.wanted == WantedMode::Native {
+            tracing::error!(
+                interface = name,
+                "the driver throws away what it is given to transmit, so nothing is \
+                redirected there; use --mode generic, or for veth attach an XDP program to the other end"
+            );
+            self.attached[failing].transmits = false;
+            let _ = self.devices.remove(ifindex);
+            return;
+        }
+        // Frames that come in by a driver and frames that go out by one must both be able to leave.
+        let native: Vec<usize> = (0..self.attached.len())
+            .filter(|index| self.attached[*index].ingress.mode == Mode::Native)
+            .collect();
+        for index in native.into_iter().rev() {
+            let Attached { name: other, ifindex, mtu, ingress, is_veth, .. } =
+                self.attached.swap_remove(index);
+            tracing::warn!(
+                interface = other,
+                because = name,
+                "generic mode: the driver throws away what it is given \
+                to transmit"
+            );
+            match attachment::make_generic(&mut self.object, &other, ifindex, ingress) {
+                Ok(ingress) => {
+                    self.attached.push(Attached {
+                        name: other,
+                        ifindex,
+                        mtu,
+                        ingress,
+                        transmits: false,
+                        is_veth,
+                    });
+                    if let Err(error) = self.write_interface(ifindex) {
+                        tracing::error!(
+                            error = &error as &dyn std::error::Error,
+                            "generic mode is incomplete"
+                        );
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the interface is left out")
+                }
+            }
+        }
+        self.attached.sort_by_key(|one| one.ifindex);
+    }
+
+    /// Tells the kernel side what is known of an interface.
+    fn write_interface(&mut self, ifindex: u32) -> Result<(), DaemonError> {
+        let Some(attached) = self.attached.iter().find(|one| one.ifindex == ifindex) else { return Ok(()) };
         let mut flags = 0;
-        if attached.mode == Mode::Generic {
+        if attached.ingress.mode == Mode::Generic {
             flags |= interface_flags::GENERIC;
         }
         if attached.transmits {
             flags |= interface_flags::TRANSMITS;
         }
-        self.devices
-            .insert(attached.ifindex, attached.ifindex, None, 0)
-            .map_err(|_| DaemonError::Map("devices", MapError::KeyNotFound))?;
+        if attached.is_veth && attached.ingress.mode == Mode::Native {
+            flags |= interface_flags::ONLY_REDIRECT;
+        }
+        self.devices.insert(ifindex, ifindex, None, 0).map_err(DaemonError::Devices)?;
         self.kernel_interfaces
-            .insert(attached.ifindex, Plain(KernelInterface { mtu, flags }), 0)
+            .insert(ifindex, Plain(KernelInterface { mtu: attached.mtu, flags }), 0)
             .map_err(|error| DaemonError::Map("interfaces", error))
     }
 
     /// Reads anew what may have changed: addresses, MTUs, and whether the interfaces are still there.
     async fn refresh_interfaces(&mut self) -> Result<(), DaemonError> {
         let present = interfaces::list().await?;
-        let mut attached = std::mem::take(&mut self.attached);
-        for one in &attached {
+        for one in &mut self.attached {
             match present.iter().find(|interface| interface.ifindex == one.ifindex) {
-                Some(interface) => self.write_interface(one, interface.mtu)?,
-                None => {
-                    tracing::error!(interface = one.name, "the interface is gone; the others go on");
-                    let _ = self.kernel_interfaces.remove(&one.ifindex);
-                    let _ = self.devices.remove(one.ifindex);
-                }
+                Some(interface) => one.mtu = interface.mtu,
+                None => tracing::error!(interface = one.name, "the interface is gone; the others go on"),
             }
         }
-        attached.retain(|one| present.iter().any(|interface| interface.ifindex == one.ifindex));
-        self.attached = attached;
+        let is_present = |ifindex: u32| present.iter().any(|interface| interface.ifindex == ifindex);
+        for gone in self.attached.extract_if(.., |one| !is_present(one.ifindex)) {
+            // The kernel takes a device out of the map by itself when it goes.
+            let _ = self.devices.remove(gone.ifindex);
+            let _ = self.kernel_interfaces.remove(&gone.ifindex);
+        }
+        for index in self.attached.iter().map(|one| one.ifindex).collect::<Vec<_>>() {
+            self.write_interface(index)?;
+        }
         self.refresh_addresses().await
     }
 

@@ -4,9 +4,11 @@
 pub mod attachment;
 pub mod control;
 pub mod daemon;
+pub mod doctor;
 pub mod flow_table;
 pub mod host;
 pub mod interfaces;
+pub mod kernel_types;
 pub mod netlink;
 pub mod object;
 pub mod preflight;

@@ -8,17 +8,17 @@ use std::io;
 
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
-use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
+use aya::programs::{ProgramError, RawTracePoint, SchedClassifier, TestRun as _, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod, TestRunAttrs, TestRunOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::flow_table::{FlowMaps, InsertError};
+use crate::host::OUR_XDP_PROGRAM as XDP_PROGRAM;
+use crate::kernel_types;
 
-/// Name of the XDP program, by which other programs of this kind are told from foreign ones.
-pub const XDP_PROGRAM: &str = "turn_bpf_xdp";
 /// Name of the TC program.
 pub const EGRESS_PROGRAM: &str = "turn_bpf_egress";
 
@@ -75,12 +75,36 @@ pub enum LoadError {
     },
 }
 
+/// Why turn-bpf cannot see drivers throw frames away.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The kernel's types could not be read.
+    #[error(transparent)]
+    Types(#[from] kernel_types::Error),
+    /// A tracepoint could not be attached to.
+    #[error("cannot attach to the kernel's tracepoint {tracepoint}")]
+    Tracepoint {
+        /// The tracepoint.
+        tracepoint: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: ProgramError,
+    },
+    /// The object is incomplete.
+    #[error(transparent)]
+    Object(#[from] LoadError),
+}
+
 impl Object {
     /// Loads maps and programs. Nothing is attached yet.
     ///
     /// `max_flows` is the number of flows, which are directions of channel bindings.
     pub fn load(terms: &LeaseTerms, max_flows: u32) -> Result<Self, LoadError> {
+        // Without it turn-bpf cannot see drivers throw frames away; `watch_transmissions` says so.
+        let ifindex_offset = kernel_types::offset_of("net_device", "ifindex").unwrap_or(0);
         let mut ebpf = EbpfLoader::new()
+            .override_global("IFINDEX_OFFSET", &ifindex_offset, true)
             .override_global("LEASE_NS", &terms.lease, true)
             .override_global("HEARTBEAT_NS", &terms.heartbeat, true)
             .map_max_entries("FLOWS", max_flows)
@@ -115,6 +139,55 @@ impl Object {
             .program_mut(EGRESS_PROGRAM)
             .and_then(|program| program.try_into().ok())
             .ok_or(LoadError::Missing(EGRESS_PROGRAM))
+    }
+
+    /// Has the kernel say where drivers throw frames away that turn-bpf gave them to transmit.
+    pub fn watch_transmissions(&mut self) -> Result<(), WatchError> {
+        kernel_types::offset_of("net_device", "ifindex")?;
+        for (name, tracepoint) in [
+            ("turn_bpf_redirected", "xdp_devmap_xmit"),
+            ("turn_bpf_refused", "xdp_redirect_err"),
+            ("turn_bpf_transmitted", "xdp_bulk_tx"),
+        ] {
+            let program: &mut RawTracePoint = self
+                .ebpf
+                .program_mut(name)
+                .and_then(|program| program.try_into().ok())
+                .ok_or(WatchError::Object(LoadError::Missing(name)))?;
+            program.load().map_err(|source| WatchError::Tracepoint { tracepoint, source })?;
+            program.attach(tracepoint).map_err(|source| WatchError::Tracepoint { tracepoint, source })?;
+        }
+        Ok(())
+    }
+
+    /// Has the driver of an interface transmit frames that nobody wants: to the interface itself, of the EtherType
+    /// for experiments on one's own link (IEEE 802, 0x88b5). Where the driver throws them away, the counter of
+    /// [`Reason::TransmitFailed`] goes up.
+    pub fn transmit_probes(&mut self, ifindex: u32, mac: [u8; 6]) -> Result<(), ProgramError> {
+        // More than a virtual Ethernet link's ring of 256 holds, so that a link that never empties it shows.
+        const PROBES: u32 = 512;
+        const FRAME: usize = 60;
+        let program: &mut Xdp = match self.ebpf.program_mut("turn_bpf_probe") {
+            Some(program) => program.try_into()?,
+            None => return Err(ProgramError::NotLoaded),
+        };
+        if program.fd().is_err() {
+            program.load()?;
+        }
+        let mut frame = [0; FRAME];
+        for (place, byte) in frame.iter_mut().zip(mac.iter().chain(&mac).chain(&[0x88, 0xb5])) {
+            *place = *byte;
+        }
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, FRAME as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes);
+        program.test_run(TestRunOptions {
+            data_in: Some(&frame),
+            ctx_in: Some(context.as_flattened()),
+            repeat: PROBES,
+            attrs: TestRunAttrs::new().xdp_live_frames(64),
+            ..TestRunOptions::default()
+        })?;
+        Ok(())
     }
 
     /// The maps; the second time there are none.

@@ -35,6 +35,8 @@ pub mod kind {
     pub const LAPSED: u32 = 4;
     /// A flow's lease was ended because the server's packets take another way.
     pub const PATH_CHANGED: u32 = 5;
+    /// A driver refused frames that were redirected to its interface; the length is the interface's ifindex; there is no time.
+    pub const TRANSMIT_FAILED: u32 = 6;
 }
 
 /// A flow got or lost its lease.

@@ -203,6 +203,9 @@ impl Path {
         if way_in.flags & interface_flags::GENERIC != 0 || way_out.flags & interface_flags::TRANSMITS != 0 {
             flags |= path_flags::REDIRECT;
         }
+        if way_out.flags & interface_flags::ONLY_REDIRECT != 0 {
+            flags |= path_flags::ONLY_REDIRECT;
+        }
         Some(Self {
             out_mtu: way_out.mtu.min(u32::from(u16::MAX)) as u16,
             flags,

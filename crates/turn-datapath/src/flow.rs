@@ -88,6 +88,8 @@ pub mod path_flags {
     pub const DONT_FRAGMENT: u32 = 1;
     /// The way out is an interface that takes redirected frames from the interface of the way in.
     pub const REDIRECT: u32 = 2;
+    /// Frames leave by redirect even where the way out is the way in.
+    pub const ONLY_REDIRECT: u32 = 4;
 }
 
 /// What the daemon knows of an interface that it attached to.
@@ -106,6 +108,9 @@ pub mod interface_flags {
     pub const GENERIC: u32 = 1;
     /// The driver transmits XDP frames that are redirected to the interface.
     pub const TRANSMITS: u32 = 2;
+    /// Frames that go back by the interface that they came by are redirected to it: a virtual Ethernet link whose
+    /// other end has GRO but no XDP program takes those, and keeps the others (`veth_xdp_flush`, up to 6.18).
+    pub const ONLY_REDIRECT: u32 = 4;
 }
 
 /// How long leases run and how often they are renewed, in nanoseconds.

@@ -5,6 +5,7 @@ use turn_wire::{Be16, IpAddress};
 
 use crate::control::{self, ControlMessage, FlowEvent, RecordHeader};
 use crate::fingerprint::fingerprint;
+use crate::flow::path_flags;
 use crate::packet::Packet;
 use crate::translate::Translation;
 use crate::{Flow, FlowKey, Flows, Frame, LeaseTerms, Reason};
@@ -118,10 +119,9 @@ fn relay<F: Frame, T: Flows>(
     }
 
     let translation = Translation::new(frame, packet, &data, flow)?;
-    let elsewhere = flow.out_ifindex != ifindex;
-    if elsewhere
-        && (flow.path_flags & crate::flow::path_flags::REDIRECT == 0
-            || !flows.prepare_redirect(flow.out_ifindex))
+    let redirected = flow.out_ifindex != ifindex || flow.path_flags & path_flags::ONLY_REDIRECT != 0;
+    if redirected
+        && (flow.path_flags & path_flags::REDIRECT == 0 || !flows.prepare_redirect(flow.out_ifindex))
     {
         return Err(Reason::CannotRedirect);
     }
@@ -129,7 +129,7 @@ fn relay<F: Frame, T: Flows>(
 
     flow.kernel_packets = flow.kernel_packets.wrapping_add(1);
     flow.kernel_bytes = flow.kernel_bytes.wrapping_add(u64::from(data.length));
-    Ok(if elsewhere { Action::Redirect } else { Action::Transmit })
+    Ok(if redirected { Action::Redirect } else { Action::Transmit })
 }
 
 /// Remembers a packet that goes to the server, unless one is still awaited.

@@ -30,10 +30,10 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Relayed in the kernel, out of the interface it came in by.
+    /// Relayed in the kernel, by the driver that it came in by.
     Relayed = 0, "relayed";
-    /// Relayed in the kernel, out of another interface.
-    RelayedElsewhere = 1, "relayed_elsewhere";
+    /// Relayed in the kernel, by redirect.
+    Redirected = 1, "redirected";
     /// Not IPv4 or IPv6.
     NotIp = 2, "not_ip";
     /// Carries a VLAN tag.
@@ -86,12 +86,14 @@ reasons! {
     ControlLost = 26, "control_lost";
     /// A control message longer than any that the server's handshakes need.
     ControlTooLong = 27, "control_too_long";
+    /// Relayed in the kernel, but the driver that was to transmit it threw it away.
+    TransmitFailed = 28, "transmit_failed";
 }
 
 impl Reason {
     /// True where the packet was relayed in the kernel.
     pub const fn is_relayed(self) -> bool {
-        matches!(self, Reason::Relayed | Reason::RelayedElsewhere)
+        matches!(self, Reason::Relayed | Reason::Redirected)
     }
 
     /// True where the packet came in and went to the server although its channel binding is known.
