@@ -183,11 +183,6 @@ impl Transactions {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.by_key.len()
-    }
-
     fn record(&mut self, now: Duration, key: TransactionKey, contents: Contents, phase: Phase) -> bool {
         let total = self.loads.get(&key.five_tuple).map_or(0, |load| load.total);
         if total >= self.limits.transactions_per_allocation || self.by_key.len() >= self.limits.transactions {
@@ -233,5 +228,41 @@ impl Transactions {
             load.pending.push((key.method, key.id));
         }
         Asked::Recorded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a17_memory_is_bounded_and_given_back() {
+        let limits = Limits {
+            pending_per_allocation: 2,
+            transactions_per_allocation: 4,
+            transactions: 10,
+            ..Limits::default()
+        };
+        let mut transactions = Transactions::new(limits);
+        let server = ([192, 0, 2, 1], 3478).into();
+        for client in 1..=4 {
+            let five_tuple = FiveTuple { client: ([198, 51, 100, 1], client).into(), server };
+            for id in 0..100 {
+                let key = TransactionKey { five_tuple, method: Method::REFRESH, id: TransactionId([id; 12]) };
+                let content = Content::Refresh { lifetime: None, family: None, has_ticket: false };
+                let asked = transactions.ask(Duration::ZERO, key, Some(content), false);
+                let expected = match (client, id) {
+                    (1..=2, 0..2) | (3, 0..2) => Asked::Recorded,
+                    (1..=2, 2..4) => Asked::Refused(Refusal::TooManyPending),
+                    _ => Asked::Overflowed,
+                };
+                assert_eq!(asked, expected, "{client} {id}");
+            }
+        }
+        assert_eq!(transactions.by_key.len(), 10);
+
+        transactions.handle_timeout(MEMORY);
+        assert!(transactions.by_key.is_empty() && transactions.loads.is_empty());
+        assert_eq!(transactions.first_deadline(), None);
     }
 }

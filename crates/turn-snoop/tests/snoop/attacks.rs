@@ -311,6 +311,21 @@ fn a12_listener_is_no_relayed_address() {
 }
 
 #[test]
+fn a12_port_is_a_listeners_again_when_its_allocation_is_over() {
+    let mut lab = Lab::allocated();
+    let listener = "192.0.2.2:49160";
+    let success = allocated(1, OTHER_CLIENT, &[OTHER_RELAYED]);
+    lab.response_between(listener, OTHER_CLIENT, &success);
+    lab.assert_refused(Refusal::SourceIsRelayedAddress);
+
+    lab.response(&Message::new(REFRESH_SUCCESS, 2).lifetime(0));
+    assert_eq!(lab.commands(), [forget()]);
+    lab.response_between(listener, OTHER_CLIENT, &success);
+    lab.assert_nothing_refused();
+    assert_eq!(lab.snoop.allocation_count(), 1);
+}
+
+#[test]
 fn a13_payload_that_looks_like_a_success_is_payload() {
     let mut lab = Lab::allocated();
     lab.request(&channel_bind(1, 0x4000, ATTACKER));

@@ -72,6 +72,16 @@ fn cb5_channels_that_change_places_unbind_both() {
 }
 
 #[test]
+fn cb5_peer_that_lost_its_channel_is_free_for_another() {
+    let mut lab = Lab::bound();
+    lab.request(&channel_bind(1, 0x4000, OTHER_PEER));
+    lab.response(&channel_bound(1));
+    assert_eq!(lab.commands(), [unbind(0x4000, PEER, Revocation::Rebound), bind(0x4000, OTHER_PEER)]);
+    lab.bind(2, 0x4001, PEER);
+    assert_eq!(lab.bindings(), [(0x4000, at(OTHER_PEER)), (0x4001, at(PEER))]);
+}
+
+#[test]
 fn cb6_every_success_binds_again() {
     let mut lab = Lab::bound();
     for id in 1..10 {

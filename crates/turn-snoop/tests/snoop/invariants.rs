@@ -192,7 +192,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic_and_never_bind(
+    fn arbitrary_bytes_never_panic(
         messages in prop::collection::vec((any::<bool>(), message_like()), 0..50),
     ) {
         let mut lab = Lab::allocated();
@@ -204,14 +204,14 @@ proptest! {
             }
             while lab.snoop.poll_command().is_some() {}
         }
-        prop_assert_eq!(lab.snoop.binding_count(), 0);
     }
 }
 
-/// Bytes that mostly get as far as the attributes, but hold no whole ChannelBind.
+/// Bytes that mostly get as far as the attributes.
 fn message_like() -> impl Strategy<Value = Vec<u8>> {
     let kinds = [0x0009, 0x0109, 0x0119, 0x0004, 0x0104, 0x0114, 0x0103, 0x0113, 0x0118, 0x0003];
-    let attributes = [0x0006_u16, 0x0008, 0x0009, 0x000c, 0x000d, 0x0016, 0x0017, 0x0020, 0x8028, 0x8030];
+    let attributes =
+        [0x0006_u16, 0x0008, 0x0009, 0x000c, 0x000d, 0x0012, 0x0016, 0x0017, 0x0020, 0x8028, 0x8030];
     let attribute = (prop::sample::select(attributes.to_vec()), prop::collection::vec(any::<u8>(), 0..24));
     let message = (prop::sample::select(kinds.to_vec()), any::<u8>(), prop::collection::vec(attribute, 0..6));
     let message = message.prop_map(|(kind, id, attributes)| {

@@ -38,7 +38,7 @@ impl Message {
         self.attributes.extend(kind.to_be_bytes());
         self.attributes.extend(u16::try_from(value.len()).expect("short value").to_be_bytes());
         self.attributes.extend(value);
-        while self.attributes.len() % 4 != 0 {
+        while !self.attributes.len().is_multiple_of(4) {
             self.attributes.push(b' ');
         }
         self

@@ -3,7 +3,6 @@
 use turn_snoop::{Refusal, Revocation};
 
 use crate::lab::*;
-use crate::message::*;
 
 const FORBIDDEN: &[&str] = &[
     "127.0.0.1:5000",
