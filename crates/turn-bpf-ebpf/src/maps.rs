@@ -24,6 +24,13 @@ pub static CONTROL: RingBuf<(), { 4 << 20 }> = RingBuf::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
 
+/// Strangers' requests that this CPU copies per second: enough for a thousand calls that were there before to be
+/// learned within seconds, little enough to cost the daemon nothing when they are forged.
+const STRANGERS_PER_SECOND: u64 = 256;
+/// When this CPU's present second began, and how many requests it has copied since.
+#[btf_map]
+pub static STRANGERS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
 /// Set by the daemon before it loads the object.
 #[unsafe(no_mangle)]
 static LEASE_NS: u64 = 0;
@@ -112,6 +119,21 @@ impl Flows for Maps {
     fn add_client(&self, key: &FlowKey) {
         // A failure costs speed only: this client's bindings are not learned.
         let _ = CLIENTS.insert(key, 1, 0);
+    }
+
+    #[inline(always)]
+    fn admit_stranger(&self) -> bool {
+        let Some(window) = STRANGERS.get_ptr_mut(0) else {
+            return false;
+        };
+        // SAFETY: the pointer is to this CPU's own slot, which nobody else touches while the program runs.
+        let [began, copied] = unsafe { &mut *window };
+        let now = self.now();
+        if now.wrapping_sub(*began) >= 1_000_000_000 {
+            (*began, *copied) = (now, 0);
+        }
+        *copied = copied.wrapping_add(1);
+        *copied <= STRANGERS_PER_SECOND
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::macros::{raw_tracepoint, xdp};
 use aya_ebpf::programs::{RawTracePointContext, XdpContext};
 use turn_datapath::control::{FlowEvent, RecordHeader, kind};
 use turn_datapath::{FlowKey, Flows as _, Reason};
-use turn_wire::IpAddress;
+use turn_wire::{Be16, IpAddress};
 
 use crate::maps::{Maps, count_many};
 
@@ -79,6 +79,11 @@ fn report(ifindex: u32, dropped: u64, error: i32) {
         // Tracepoints may not read the coarse clock, and nobody asks when.
         let header =
             RecordHeader { kind: kind::TRANSMIT_FAILED, length: ifindex, time: 0, key: FlowKey::default() };
-        Maps.report(&FlowEvent { header, out_source: IpAddress::ANY });
+        Maps.report(&FlowEvent {
+            header,
+            out_source: IpAddress::ANY,
+            out_source_port: Be16::new(0),
+            reserved: [0; 3],
+        });
     }
 }

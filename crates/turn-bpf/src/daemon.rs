@@ -204,7 +204,8 @@ impl Daemon {
             kind::ARMED => {
                 tracing::debug!(%source, %destination, channel = header.key.channel.value(), "armed");
                 if let Ok((event, _)) = FlowEvent::read_from_prefix(record) {
-                    self.table.armed(&header.key, event.out_source);
+                    let source = SocketAddr::new(event.out_source.into(), event.out_source_port.value());
+                    self.table.armed(&header.key, source);
                 }
             }
             kind::LAPSED | kind::PATH_CHANGED => {
@@ -226,7 +227,7 @@ impl Daemon {
             match command {
                 Command::Bind(binding) => {
                     tracing::debug!(five_tuple = %binding.five_tuple, channel = binding.channel, peer = %binding.peer,
-                        relayed = %binding.relayed, "bound");
+                        relayed = ?binding.relayed, "bound");
                     self.table.bind(binding);
                 }
                 Command::Unbind(binding, revocation) => {
@@ -237,8 +238,11 @@ impl Daemon {
                 Command::Forget(five_tuple) => {
                     tracing::debug!(%five_tuple, "allocation over");
                     // Displaced by a newer client's, or never there: both fine.
-                    let _ =
-                        self.clients.remove(&Plain(flow_table::key(five_tuple.client, five_tuple.server, 0)));
+                    let _ = self.clients.remove(&Plain(flow_table::key_of(
+                        five_tuple.client,
+                        five_tuple.server,
+                        0,
+                    )));
                 }
             }
         }
@@ -399,11 +403,13 @@ impl Daemon {
     }
 
     fn session(&self, bound: &BoundFlows, now: u64) -> SessionRow {
-        let (to_peer, to_client) =
-            (self.table.flow(&bound.client_to_peer), self.table.flow(&bound.peer_to_client));
+        let (to_peer, to_client) = (
+            self.table.flow(&bound.client_to_peer),
+            bound.peer_to_client.and_then(|direction| self.table.flow(&direction)),
+        );
         let obstacles = [
-            obstacle(&bound.client_to_peer, to_peer.as_ref(), now),
-            obstacle(&bound.peer_to_client, to_client.as_ref(), now),
+            obstacle(Some(&bound.client_to_peer), to_peer.as_ref(), now),
+            obstacle(bound.peer_to_client.as_ref(), to_client.as_ref(), now),
         ];
         let state = match obstacles {
             [None, None] => State::Kernel,
@@ -420,7 +426,7 @@ impl Daemon {
         SessionRow {
             client: bound.binding.five_tuple.client,
             server: bound.binding.five_tuple.server,
-            relayed: bound.relayed,
+            relayed: bound.relayed.unwrap_or(flow_table::unspecified_like(bound.binding.peer)),
             peer: bound.binding.peer,
             channel: Channel(bound.binding.channel),
             state,
@@ -432,15 +438,16 @@ impl Daemon {
 }
 
 /// Why a direction is not relayed in the kernel at this moment; none where it is.
-fn obstacle(direction: &Direction, flow: Option<&Flow>, now: u64) -> Option<&'static str> {
-    match (direction.obstacle, flow) {
-        (Some(Obstacle::TableFull), _) => Some("table_full"),
-        (Some(Obstacle::Ambiguous), _) => Some("ambiguous"),
-        (None, None) => Some("not_installed"),
-        (None, Some(flow)) if flow.lease_until > now => None,
-        (None, Some(flow)) if flow.armed > 0 => Some("lease_over"),
-        (None, Some(flow)) if flow.spilled_packets > 0 => Some("no_witness"),
-        (None, Some(_)) => Some("no_traffic"),
+fn obstacle(direction: Option<&Direction>, flow: Option<&Flow>, now: u64) -> Option<&'static str> {
+    match (direction.map(|direction| direction.obstacle), flow) {
+        (None, _) => Some("relayed_address_unknown"),
+        (Some(Some(Obstacle::TableFull)), _) => Some("table_full"),
+        (Some(Some(Obstacle::Ambiguous)), _) => Some("ambiguous"),
+        (Some(None), None) => Some("not_installed"),
+        (Some(None), Some(flow)) if flow.lease_until > now => None,
+        (Some(None), Some(flow)) if flow.armed > 0 => Some("lease_over"),
+        (Some(None), Some(flow)) if flow.spilled_packets > 0 => Some("no_witness"),
+        (Some(None), Some(_)) => Some("no_traffic"),
     }
 }
 
@@ -457,7 +464,9 @@ impl Source for Documents {
         let armed = daemon
             .table
             .bindings()
-            .flat_map(|bound| [&bound.client_to_peer, &bound.peer_to_client])
+            .flat_map(|bound| {
+                [Some(&bound.client_to_peer), bound.peer_to_client.as_ref()].into_iter().flatten()
+            })
             .filter_map(|direction| daemon.table.flow(direction))
             .filter(|flow| flow.lease_until > now)
             .count();

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use turn_datapath::{Flow, FlowKey};
 use turn_snoop::{ChannelBinding, FiveTuple};
@@ -58,11 +58,11 @@ pub struct BoundFlows {
     pub binding: ChannelBinding,
     /// The relayed transport address on the wire, as far as it is known: at first what the server advertised, then
     /// what it was seen to send from.
-    pub relayed: SocketAddr,
+    pub relayed: Option<SocketAddr>,
     /// From client to peer.
     pub client_to_peer: Direction,
-    /// From peer to client.
-    pub peer_to_client: Direction,
+    /// From peer to client; none until the relayed transport address is known.
+    pub peer_to_client: Option<Direction>,
 }
 
 /// One direction.
@@ -149,37 +149,44 @@ impl<M: FlowMaps> FlowTable<M> {
 
     /// The server was seen sending a flow's packets from this address. Where the flow goes to a peer, the peer will
     /// answer to that address, whatever the server advertised.
-    pub fn armed(&mut self, key: &FlowKey, out_source: IpAddress) {
+    pub fn armed(&mut self, key: &FlowKey, source: SocketAddr) {
         let Some(id) = self.owners.get(key).copied() else { return };
         let Some(bound) = self.bindings.get(&id) else { return };
-        let wire_address = IpAddr::from(out_source);
-        if bound.client_to_peer.key != *key || bound.relayed.ip() == wire_address {
+        if bound.client_to_peer.key != *key || bound.relayed == Some(source) {
             return;
         }
         let mut bound = *bound;
-        self.wire_addresses.insert(bound.binding.relayed.ip(), wire_address);
-        self.remove_direction(&bound.peer_to_client, &outputs_to_client(&bound.binding));
-        bound.relayed.set_ip(wire_address);
-        bound.peer_to_client = Direction::planned(peer_to_client_key(&bound.binding, bound.relayed));
+        if let Some(advertised) = bound.binding.relayed {
+            self.wire_addresses.insert(advertised.ip(), source.ip());
+        }
+        if let Some(direction) = bound.peer_to_client {
+            self.remove_direction(&direction, &outputs_to_client(&bound.binding));
+        }
+        bound.relayed = Some(source);
+        bound.peer_to_client = Some(Direction::planned(key_of(bound.binding.peer, source, 0)));
         self.install_peer_to_client(&mut bound);
         self.bindings.insert(id, bound);
     }
 
     fn plan(&self, binding: ChannelBinding) -> BoundFlows {
-        let advertised = binding.relayed;
-        let wire_address = self.wire_addresses.get(&advertised.ip()).copied().unwrap_or(advertised.ip());
-        let relayed = SocketAddr::new(wire_address, advertised.port());
+        let FiveTuple { client, server } = binding.five_tuple;
+        let relayed = binding.relayed.map(|advertised| {
+            let wire_address = self.wire_addresses.get(&advertised.ip()).copied().unwrap_or(advertised.ip());
+            SocketAddr::new(wire_address, advertised.port())
+        });
         BoundFlows {
             binding,
             relayed,
-            client_to_peer: Direction::planned(client_to_peer_key(&binding)),
-            peer_to_client: Direction::planned(peer_to_client_key(&binding, relayed)),
+            client_to_peer: Direction::planned(key_of(client, server, binding.channel)),
+            peer_to_client: relayed.map(|relayed| Direction::planned(key_of(binding.peer, relayed, 0))),
         }
     }
 
     fn install_client_to_peer(&mut self, bound: &mut BoundFlows) {
-        let flow = self.flow_between(bound.relayed, bound.binding.peer, 0);
-        let outputs = outputs_to_peer(&bound.binding, bound.relayed);
+        // Where the relayed transport address is not known, the witness brings it.
+        let relayed = bound.relayed.unwrap_or(unspecified_like(bound.binding.peer));
+        let flow = self.flow_between(relayed, bound.binding.peer, 0);
+        let outputs = outputs_to_peer(&bound.binding);
         let id = (bound.binding.five_tuple, bound.binding.channel);
         self.install(&mut bound.client_to_peer, flow, &outputs, id);
     }
@@ -189,7 +196,9 @@ impl<M: FlowMaps> FlowTable<M> {
         let flow = self.flow_between(server, client, bound.binding.channel);
         let outputs = outputs_to_client(&bound.binding);
         let id = (bound.binding.five_tuple, bound.binding.channel);
-        self.install(&mut bound.peer_to_client, flow, &outputs, id);
+        if let Some(direction) = &mut bound.peer_to_client {
+            self.install(direction, flow, &outputs, id);
+        }
     }
 
     fn flow_between(&self, source: SocketAddr, destination: SocketAddr, channel: u16) -> Flow {
@@ -252,8 +261,10 @@ impl<M: FlowMaps> FlowTable<M> {
     }
 
     fn withdraw(&mut self, bound: BoundFlows) {
-        self.remove_direction(&bound.client_to_peer, &outputs_to_peer(&bound.binding, bound.relayed));
-        self.remove_direction(&bound.peer_to_client, &outputs_to_client(&bound.binding));
+        self.remove_direction(&bound.client_to_peer, &outputs_to_peer(&bound.binding));
+        if let Some(direction) = &bound.peer_to_client {
+            self.remove_direction(direction, &outputs_to_client(&bound.binding));
+        }
     }
 
     fn remove_direction(&mut self, direction: &Direction, outputs: &[FlowKey]) {
@@ -278,30 +289,35 @@ impl Direction {
     }
 }
 
-fn client_to_peer_key(binding: &ChannelBinding) -> FlowKey {
-    let FiveTuple { client, server } = binding.five_tuple;
-    key(client, server, binding.channel)
+/// What the server sends when it relays from client to peer. Its address is in one of the outputs only: behind
+/// 1:1 NAT, and with a relay socket that is bound to no address, it is not the advertised one. Of an allocation that is
+/// older than turn-bpf not even the port is known.
+fn outputs_to_peer(binding: &ChannelBinding) -> Vec<FlowKey> {
+    let from_anywhere = |port| FlowKey {
+        source: IpAddress::ANY,
+        source_port: Be16::new(port),
+        ..key_of(unspecified_like(binding.peer), binding.peer, 0)
+    };
+    match binding.relayed {
+        Some(advertised) => vec![key_of(advertised, binding.peer, 0), from_anywhere(advertised.port())],
+        None => vec![from_anywhere(0)],
+    }
 }
 
-fn peer_to_client_key(binding: &ChannelBinding, relayed: SocketAddr) -> FlowKey {
-    key(binding.peer, relayed, 0)
-}
-
-/// What the server sends when it relays from client to peer. Its address is in one of the two outputs only: behind
-/// 1:1 NAT, and with a relay socket that is bound to no address, it is not the advertised one.
-fn outputs_to_peer(binding: &ChannelBinding, relayed: SocketAddr) -> [FlowKey; 2] {
-    let output = key(relayed, binding.peer, 0);
-    let advertised = FlowKey { source: binding.relayed.ip().into(), ..output };
-    [advertised, FlowKey { source: IpAddress::ANY, ..output }]
+/// No address and no port, of the other's family.
+pub fn unspecified_like(other: SocketAddr) -> SocketAddr {
+    let ip =
+        if other.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    SocketAddr::new(ip, 0)
 }
 
 fn outputs_to_client(binding: &ChannelBinding) -> [FlowKey; 1] {
     let FiveTuple { client, server } = binding.five_tuple;
-    [key(server, client, binding.channel)]
+    [key_of(server, client, binding.channel)]
 }
 
 /// The key of packets from one transport address to another.
-pub fn key(source: SocketAddr, destination: SocketAddr, channel: u16) -> FlowKey {
+pub fn key_of(source: SocketAddr, destination: SocketAddr, channel: u16) -> FlowKey {
     FlowKey {
         source: source.ip().into(),
         destination: destination.ip().into(),

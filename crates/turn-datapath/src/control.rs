@@ -1,6 +1,6 @@
 //! What the kernel tells the daemon, through the ring buffer.
 
-use turn_wire::IpAddress;
+use turn_wire::{Be16, IpAddress};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::FlowKey;
@@ -47,6 +47,10 @@ pub struct FlowEvent {
     pub header: RecordHeader,
     /// The source address that the server's own packets bear: what the receiver answers to.
     pub out_source: IpAddress,
+    /// The source port that they bear.
+    pub out_source_port: Be16,
+    /// Zero.
+    pub reserved: [u16; 3],
 }
 
 /// Where in a frame the control message lies that the daemon wants to see.

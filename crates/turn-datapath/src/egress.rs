@@ -123,6 +123,10 @@ fn expected<T: Flows>(flows: &T, packet: &Packet, mut key: FlowKey) -> Option<(F
         return Some((flow, data));
     }
     key.source = IpAddress::ANY;
+    if let Some(flow) = flows.expected(&key) {
+        return Some((flow, data));
+    }
+    key.source_port = Be16::new(0);
     flows.expected(&key).map(|flow| (flow, data))
 }
 
@@ -154,7 +158,7 @@ fn witness<F: Frame, T: Flows>(
         // new path.
         if path.route != Route::of(flow) {
             flow.lease_until = 0;
-            flows.report(&event(control::kind::PATH_CHANGED, now, flow_key, packet.source));
+            flows.report(&event(control::kind::PATH_CHANGED, now, flow_key, flow));
             return Reason::PathChanged;
         }
         flow.lease_until = now.wrapping_add(terms.lease);
@@ -164,7 +168,7 @@ fn witness<F: Frame, T: Flows>(
     flow.armed = flow.armed.wrapping_add(1);
     flow.heartbeat_at = now.wrapping_add(terms.heartbeat);
     flow.lease_until = now.wrapping_add(terms.lease);
-    flows.report(&event(control::kind::ARMED, now, flow_key, packet.source));
+    flows.report(&event(control::kind::ARMED, now, flow_key, flow));
     Reason::Witness
 }
 
@@ -180,6 +184,7 @@ struct Path {
 #[derive(PartialEq, Eq)]
 struct Route {
     out_source: IpAddress,
+    out_source_port: Be16,
     out_mac_destination: MacAddress,
     out_mac_source: MacAddress,
     out_ifindex: u32,
@@ -211,6 +216,7 @@ impl Path {
             flags,
             route: Route {
                 out_source: packet.source,
+                out_source_port: packet.udp.source,
                 out_mac_destination: packet.ethernet.destination,
                 out_mac_source: packet.ethernet.source,
                 out_ifindex: sent.ifindex,
@@ -227,6 +233,7 @@ impl Route {
     fn of(flow: &Flow) -> Self {
         Self {
             out_source: flow.out_source,
+            out_source_port: flow.out_source_port,
             out_mac_destination: flow.out_mac_destination,
             out_mac_source: flow.out_mac_source,
             out_ifindex: flow.out_ifindex,
@@ -239,6 +246,7 @@ impl Route {
     #[inline(always)]
     fn give(self, flow: &mut Flow) {
         flow.out_source = self.out_source;
+        flow.out_source_port = self.out_source_port;
         flow.out_mac_destination = self.out_mac_destination;
         flow.out_mac_source = self.out_mac_source;
         flow.out_ifindex = self.out_ifindex;

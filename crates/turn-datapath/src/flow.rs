@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[repr(C)]
 pub struct FlowKey {
     /// Address of the sender; [`IpAddress::ANY`] in the key of an expected output whose sender is not known yet.
+    /// Where not even the sender's port is known, that is zero too.
     pub source: IpAddress,
     /// Address of the receiver.
     pub destination: IpAddress,

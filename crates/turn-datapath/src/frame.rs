@@ -50,6 +50,9 @@ pub trait Flows {
     /// Remembers the 5-tuple of an allocation.
     fn add_client(&self, key: &FlowKey);
 
+    /// False where the requests of clients that are not known have become too many to look at.
+    fn admit_stranger(&self) -> bool;
+
     /// What is known of an interface; none where the daemon did not attach to it.
     fn interface(&self, ifindex: u32) -> Option<Interface>;
 

@@ -1,7 +1,7 @@
 //! A packet that came in: relayed here, or passed to the server as it is.
 
+use turn_wire::Be16;
 use turn_wire::channel_data::{self, ChannelDataHeader};
-use turn_wire::{Be16, IpAddress};
 
 use crate::control::{self, ControlMessage, FlowEvent, RecordHeader};
 use crate::fingerprint::fingerprint;
@@ -53,7 +53,7 @@ pub fn ingress<F: Frame, T: Flows>(frame: &mut F, flows: &T, terms: &LeaseTerms,
         flow = flows.flow(&key);
     }
     let Some(mut flow) = flow else {
-        return Action::Pass(Reason::NoFlow);
+        return stranger(frame, flows, &packet, &key).unwrap_or(Action::Pass(Reason::NoFlow));
     };
     match relay(frame, flows, terms, ifindex, &packet, &key, &mut flow) {
         Ok(action) => action,
@@ -64,23 +64,34 @@ pub fn ingress<F: Frame, T: Flows>(frame: &mut F, flows: &T, terms: &LeaseTerms,
     }
 }
 
+const REFRESH: u16 = 0x0004;
+const CREATE_PERMISSION: u16 = 0x0008;
+const CHANNEL_BIND: u16 = 0x0009;
+
 /// The requests of known clients whose meaning the daemon works out.
 #[inline(always)]
 fn request<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet, key: &FlowKey) -> Option<Action> {
-    const REFRESH: u16 = 0x0004;
-    const CREATE_PERMISSION: u16 = 0x0008;
-    const CHANNEL_BIND: u16 = 0x0009;
     if !matches!(packet.stun_type(frame)?, REFRESH | CREATE_PERMISSION | CHANNEL_BIND)
         || !flows.is_client(key)
     {
         return None;
     }
+    Some(copy_request(packet, key))
+}
+
+/// A ChannelBind request of somebody whose Allocate was not seen, which may be because it is older than turn-bpf.
+#[inline(always)]
+fn stranger<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet, key: &FlowKey) -> Option<Action> {
+    (packet.stun_type(frame)? == CHANNEL_BIND && flows.admit_stranger()).then(|| copy_request(packet, key))
+}
+
+#[inline(always)]
+fn copy_request(packet: &Packet, key: &FlowKey) -> Action {
     let length = usize::from(packet.data_length);
-    Some(if length > control::MAX_MESSAGE {
-        Action::Pass(Reason::ControlTooLong)
-    } else {
-        Action::Copy(ControlMessage { at: packet.data_at, length, key: *key, kind: control::kind::REQUEST })
-    })
+    if length > control::MAX_MESSAGE {
+        return Action::Pass(Reason::ControlTooLong);
+    }
+    Action::Copy(ControlMessage { at: packet.data_at, length, key: *key, kind: control::kind::REQUEST })
 }
 
 /// A packet of a known flow: relayed, or the reason why it goes to the server.
@@ -103,7 +114,7 @@ fn relay<F: Frame, T: Flows>(
     if now >= flow.lease_until {
         if flow.lease_until != 0 {
             flow.lease_until = 0;
-            flows.report(&event(control::kind::LAPSED, now, key, flow.out_source));
+            flows.report(&event(control::kind::LAPSED, now, key, flow));
         }
         note(frame, ifindex, packet, &data, flow, now);
         return Err(Reason::NoLease);
@@ -183,6 +194,11 @@ impl ApplicationData {
 
 /// A report on a flow.
 #[inline(always)]
-pub(crate) fn event(kind: u32, time: u64, key: &FlowKey, out_source: IpAddress) -> FlowEvent {
-    FlowEvent { header: RecordHeader { kind, length: 0, time, key: *key }, out_source }
+pub(crate) fn event(kind: u32, time: u64, key: &FlowKey, flow: &Flow) -> FlowEvent {
+    FlowEvent {
+        header: RecordHeader { kind, length: 0, time, key: *key },
+        out_source: flow.out_source,
+        out_source_port: flow.out_source_port,
+        reserved: [0; 3],
+    }
 }

@@ -14,8 +14,8 @@ pub struct Allocation {
     /// By family; at least one.
     relayed: BTreeMap<AddressFamily, Relayed>,
     is_mobile: bool,
-    /// Of the Allocate that made it.
-    transaction_id: TransactionId,
+    /// Of the Allocate that made it; none where that was not seen.
+    transaction_id: Option<TransactionId>,
     bindings: BTreeMap<u16, Bound>,
     channels: BTreeMap<SocketAddr, u16>,
     /// Requests may have gone unrecorded, so none of a transaction that began before is to be believed.
@@ -24,7 +24,8 @@ pub struct Allocation {
 
 #[derive(Clone, Copy, Debug)]
 struct Relayed {
-    address: SocketAddr,
+    /// None where the Allocate was not seen.
+    address: Option<SocketAddr>,
     deadline: Duration,
 }
 
@@ -46,13 +47,27 @@ impl Allocation {
         let relayed = grant
             .relayed
             .iter()
-            .map(|&address| (AddressFamily::of(&address), Relayed { address, deadline }))
+            .map(|&address| (AddressFamily::of(&address), Relayed { address: Some(address), deadline }))
             .collect();
         Self {
             five_tuple,
             relayed,
             is_mobile: grant.is_mobile,
-            transaction_id,
+            transaction_id: Some(transaction_id),
+            bindings: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            learns_nothing_until: Duration::ZERO,
+        }
+    }
+
+    /// One that was made before anyone looked. Its relayed transport addresses are not known.
+    pub(crate) fn adopted(five_tuple: FiveTuple, deadline: Duration) -> Self {
+        let unknown = Relayed { address: None, deadline };
+        Self {
+            five_tuple,
+            relayed: [(AddressFamily::Ipv4, unknown), (AddressFamily::Ipv6, unknown)].into(),
+            is_mobile: false,
+            transaction_id: None,
             bindings: BTreeMap::new(),
             channels: BTreeMap::new(),
             learns_nothing_until: Duration::ZERO,
@@ -64,9 +79,10 @@ impl Allocation {
         self.five_tuple
     }
 
-    /// The relayed transport addresses as the server advertised them: one, or one of each family.
+    /// The relayed transport addresses as the server advertised them: one, or one of each family; none where the
+    /// allocation is older than this snoop.
     pub fn relayed(&self) -> impl Iterator<Item = SocketAddr> {
-        self.relayed.values().map(|relayed| relayed.address)
+        self.relayed.values().filter_map(|relayed| relayed.address)
     }
 
     /// Whether the server has issued a MOBILITY-TICKET for it (RFC 8016): then no binding of it is announced.
@@ -81,15 +97,16 @@ impl Allocation {
 
     /// Whether the success that made this allocation was this one, sent again.
     pub(crate) fn is_made_by(&self, transaction_id: TransactionId, grant: &Grant) -> bool {
-        self.transaction_id == transaction_id
+        self.has_transaction_id(transaction_id)
             && grant.relayed.iter().all(|&address| self.relayed().any(|own| own == address))
     }
 
     pub(crate) fn has_transaction_id(&self, transaction_id: TransactionId) -> bool {
-        self.transaction_id == transaction_id
+        self.transaction_id == Some(transaction_id)
     }
 
-    pub(crate) fn relayed_of(&self, family: AddressFamily) -> Option<SocketAddr> {
+    /// None where the allocation has no relayed transport address of this family, none inside where it is not known.
+    pub(crate) fn relayed_of(&self, family: AddressFamily) -> Option<Option<SocketAddr>> {
         self.relayed.get(&family).map(|relayed| relayed.address)
     }
 
@@ -128,7 +145,7 @@ impl Allocation {
     }
 
     pub(crate) fn remove_relayed(&mut self, family: AddressFamily) -> Option<SocketAddr> {
-        self.relayed.remove(&family).map(|relayed| relayed.address)
+        self.relayed.remove(&family).and_then(|relayed| relayed.address)
     }
 
     pub(crate) fn binding_count(&self) -> usize {

@@ -90,11 +90,13 @@ impl Allocations {
     pub(crate) fn remove_relayed(&mut self, five_tuple: FiveTuple, family: AddressFamily) {
         let Some(allocation) = self.by_five_tuple.get_mut(&five_tuple) else { return };
         let before = allocation.deadline();
-        let Some(relayed) = allocation.remove_relayed(family) else { return };
+        let relayed = allocation.remove_relayed(family);
         let after = allocation.deadline();
         self.deadlines.remove(before, five_tuple);
         self.deadlines.insert(after, five_tuple);
-        self.release(relayed);
+        if let Some(relayed) = relayed {
+            self.release(relayed);
+        }
     }
 
     pub(crate) fn set_deadline(

@@ -25,10 +25,11 @@ pub struct ChannelBinding {
     pub channel: u16,
     /// The peer's transport address.
     pub peer: SocketAddr,
-    /// The allocation's relayed transport address of the peer's family, as the server advertised it.
+    /// The allocation's relayed transport address of the peer's family, as the server advertised it; none where the
+    /// allocation is older than the snoop.
     ///
     /// Behind address translation it is not the address that the server really sends from.
-    pub relayed: SocketAddr,
+    pub relayed: Option<SocketAddr>,
 }
 
 /// Why a binding is over.

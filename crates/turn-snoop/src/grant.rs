@@ -12,7 +12,6 @@ const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// What an Allocate success says (RFC 8656 section 7.2).
 #[derive(Debug)]
 pub(crate) struct Grant {
-    pub(crate) mapped: SocketAddr,
     /// One or two, of different families.
     pub(crate) relayed: Vec<SocketAddr>,
     pub(crate) lifetime: Duration,
@@ -22,18 +21,13 @@ pub(crate) struct Grant {
 impl Grant {
     pub(crate) fn of_allocate_success(message: &Message<'_>) -> Result<Self, Refusal> {
         refuse_unknown_attributes(message, RESPONSE_ATTRIBUTES)?;
-        let mapped =
-            message.exactly_one(AttributeType::XOR_MAPPED_ADDRESS)?.xor_address(message.transaction_id())?;
+        // It must be there, but behind address translation it is not the address that the client has here.
+        message.exactly_one(AttributeType::XOR_MAPPED_ADDRESS)?.xor_address(message.transaction_id())?;
         let lifetime = lifetime(message)?;
         if lifetime.is_zero() {
             return Err(Refusal::NoLifetime);
         }
-        Ok(Self {
-            mapped,
-            relayed: relayed_addresses(message)?,
-            lifetime,
-            is_mobile: has_mobility_ticket(message),
-        })
+        Ok(Self { relayed: relayed_addresses(message)?, lifetime, is_mobile: has_mobility_ticket(message) })
     }
 }
 

@@ -24,3 +24,10 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// What is remembered of clients whose allocation is not known. Anyone can claim to be one.
+    pub(crate) fn of_strangers(self) -> Self {
+        Self { pending_per_allocation: 4, transactions_per_allocation: 8, transactions: 4096, ..self }
+    }
+}

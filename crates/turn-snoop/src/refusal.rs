@@ -77,8 +77,6 @@ refusals! {
     LateResponse => "late_response",
     /// The server answered with an error; what it says about the allocation has been heeded.
     ServerRefused => "server_refused",
-    /// XOR-MAPPED-ADDRESS is not where the response goes to: addresses are translated on the way.
-    MappedAddressMismatch => "mapped_address_mismatch",
     /// The response comes from a port that serves as a relayed transport address: anyone may have written it.
     SourceIsRelayedAddress => "source_is_relayed_address",
     /// The announced relayed transport address is one that the server listens on.

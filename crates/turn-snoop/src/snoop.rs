@@ -12,6 +12,7 @@ use crate::refusal::Refusals;
 use crate::transactions::{Answered, Asked, TransactionKey, Transactions};
 use crate::{Allocation, ChannelBinding, Command, FiveTuple, Limits, Refusal, Revocation};
 
+mod adoption;
 mod revocation;
 
 /// A server counts in whole seconds and looks around only so often. Who outlives it by this much relays nothing that
@@ -30,6 +31,8 @@ pub struct Snoop {
     limits: Limits,
     allocations: Allocations,
     transactions: Transactions,
+    /// Those of clients whose Allocate was not seen, kept apart so that forged ones take no room from others.
+    strangers: Transactions,
     local_addresses: HashSet<IpAddr>,
     binding_count: usize,
     commands: VecDeque<Command>,
@@ -43,6 +46,7 @@ impl Snoop {
             limits,
             allocations: Allocations::new(),
             transactions: Transactions::new(limits),
+            strangers: Transactions::new(limits.of_strangers()),
             local_addresses: HashSet::new(),
             binding_count: 0,
             commands: VecDeque::new(),
@@ -83,6 +87,7 @@ impl Snoop {
     /// Time has passed; what has expired is unbound.
     pub fn handle_timeout(&mut self, now: Duration) {
         self.transactions.handle_timeout(now);
+        self.strangers.handle_timeout(now);
         let Some(expired) = now.checked_sub(EXPIRY_GRACE) else { return };
         while let Some(five_tuple) = self.allocations.due(expired) {
             let family =
@@ -95,7 +100,8 @@ impl Snoop {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let allocation = self.allocations.first_deadline().map(|at| at.saturating_add(EXPIRY_GRACE));
         let transaction = self.transactions.first_deadline();
-        allocation.into_iter().chain(transaction).min()
+        let stranger = self.strangers.first_deadline();
+        allocation.into_iter().chain(transaction).chain(stranger).min()
     }
 
     /// The next thing to do for the caller.
@@ -162,7 +168,9 @@ impl Snoop {
             _ => return Err(Refusal::UnusedMethod),
         };
 
-        let allocation = self.allocations.of(five_tuple).ok_or(Refusal::NoAllocation)?;
+        let Some(allocation) = self.allocations.of(five_tuple) else {
+            return self.stranger_asked(now, five_tuple, &header, bytes);
+        };
         if allocation.is_mobile() && header.method == Method::CHANNEL_BIND {
             return Err(Refusal::MobileAllocation);
         }
@@ -253,18 +261,9 @@ impl Snoop {
     }
 
     fn acceptable_grant(&self, five_tuple: FiveTuple, message: &Message<'_>) -> Result<Grant, Refusal> {
-        let FiveTuple { client, server } = five_tuple;
-        // A client can have the server send any bytes from its relayed transport address, to anyone.
-        if self.allocations.is_relayed_port(server.port()) && !self.allocations.is_listener(server) {
-            return Err(Refusal::SourceIsRelayedAddress);
-        }
+        let server = five_tuple.server;
+        self.refuse_ends(five_tuple)?;
         let grant = Grant::of_allocate_success(message)?;
-        if grant.mapped != client {
-            return Err(Refusal::MappedAddressMismatch);
-        }
-        if !peer_policy::is_allowed(client) || self.local_addresses.contains(&client.ip()) {
-            return Err(Refusal::ClientNotAllowed);
-        }
         if grant
             .relayed
             .iter()
@@ -273,6 +272,19 @@ impl Snoop {
             return Err(Refusal::RelayedAddressIsListener);
         }
         Ok(grant)
+    }
+
+    /// Whoever it is that the server is said to talk to, some clients are never offloaded, and some senders are no
+    /// listeners.
+    fn refuse_ends(&self, FiveTuple { client, server }: FiveTuple) -> Result<(), Refusal> {
+        // A client can have the server send any bytes from its relayed transport address, to anyone.
+        if self.allocations.is_relayed_port(server.port()) && !self.allocations.is_listener(server) {
+            return Err(Refusal::SourceIsRelayedAddress);
+        }
+        if !peer_policy::is_allowed(client) || self.local_addresses.contains(&client.ip()) {
+            return Err(Refusal::ClientNotAllowed);
+        }
+        Ok(())
     }
 
     /// A relayed transport address belongs to one allocation at a time (RFC 8656 section 6), so its older owner is
@@ -346,7 +358,9 @@ impl Snoop {
         key: TransactionKey,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let allocation = self.allocations.of(key.five_tuple).ok_or(Refusal::NoAllocation)?;
+        let Some(allocation) = self.allocations.of(key.five_tuple) else {
+            return self.stranger_bound(now, key, message);
+        };
         if allocation.is_mobile() {
             return Err(Refusal::MobileAllocation);
         }

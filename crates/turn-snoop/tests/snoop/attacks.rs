@@ -289,7 +289,7 @@ fn a12_responses_from_a_relayed_address_are_not_the_servers() {
         lab.response_between(source, ATTACKER, &allocated(1, ATTACKER, &[OTHER_RELAYED]));
         lab.assert_refused(Refusal::SourceIsRelayedAddress);
         lab.response_between(source, ATTACKER, &channel_bound(1));
-        lab.assert_refused(Refusal::NoAllocation);
+        lab.assert_refused(Refusal::SourceIsRelayedAddress);
         lab.response_between(source, CLIENT, &Message::new(REFRESH_SUCCESS, 1).lifetime(0));
         lab.assert_refused(Refusal::NoAllocation);
     }

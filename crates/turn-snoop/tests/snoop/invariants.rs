@@ -136,7 +136,7 @@ impl Follower {
             Command::Bind(binding) => {
                 assert_eq!(binding.channel & 0xc000, 0x4000);
                 assert!(!binding.peer.ip().is_loopback());
-                assert_eq!(binding.relayed.is_ipv4(), binding.peer.is_ipv4());
+                assert!(binding.relayed.is_none_or(|relayed| relayed.is_ipv4() == binding.peer.is_ipv4()));
                 let by_channel = self.by_channel.insert((binding.five_tuple, binding.channel), binding);
                 let by_peer = self.by_peer.insert((binding.five_tuple, binding.peer), binding);
                 assert_eq!(by_channel, by_peer, "neither its channel nor its peer is another binding's");
@@ -176,17 +176,17 @@ proptest! {
 
             let mut relayed = HashSet::new();
             for allocation in snoop.allocations() {
-                prop_assert!((1..=2).contains(&allocation.relayed().count()));
+                prop_assert!(allocation.relayed().count() <= 2);
                 prop_assert!(allocation.relayed().all(|address| relayed.insert(address)), "one owner each");
                 prop_assert!(allocation.bindings().count() <= LIMITS.channels_per_allocation);
                 prop_assert!(!allocation.is_mobile() || allocation.bindings().count() == 0);
                 for binding in allocation.bindings() {
-                    prop_assert!(allocation.relayed().any(|address| address == binding.relayed));
+                    prop_assert!(binding.relayed.is_none_or(|relayed| allocation.relayed().any(|address| address == relayed)));
                 }
             }
         }
 
-        snoop.handle_timeout(now + Duration::from_secs(1000));
+        snoop.handle_timeout(now + Duration::from_secs(4000));
         prop_assert_eq!((snoop.allocation_count(), snoop.binding_count()), (0, 0));
         prop_assert_eq!(snoop.poll_timeout(), None, "nothing is kept for ever");
     }

@@ -29,7 +29,7 @@ pub fn five_tuple(client: &str) -> FiveTuple {
 
 pub fn binding(channel: u16, peer: &str) -> ChannelBinding {
     let relayed = if at(peer).is_ipv6() { RELAYED_V6 } else { RELAYED };
-    ChannelBinding { five_tuple: five_tuple(CLIENT), channel, peer: at(peer), relayed: at(relayed) }
+    ChannelBinding { five_tuple: five_tuple(CLIENT), channel, peer: at(peer), relayed: Some(at(relayed)) }
 }
 
 pub fn bind(channel: u16, peer: &str) -> Command {

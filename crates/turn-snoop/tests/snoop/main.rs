@@ -2,6 +2,7 @@
 //!
 //! Each test states one rule, so that a failure names it.
 
+mod adoption;
 mod allocate;
 mod attacks;
 mod channel_bind;

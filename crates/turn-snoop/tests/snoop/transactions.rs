@@ -159,14 +159,6 @@ fn a17_flood_beyond_memory_blinds_for_as_long_as_it_would_be_remembered() {
 }
 
 #[test]
-fn a17_no_allocation_no_state() {
-    let mut lab = Lab::new();
-    lab.request(&channel_bind(1, 0x4000, PEER));
-    lab.assert_refused(Refusal::NoAllocation);
-    assert_eq!(lab.snoop.poll_timeout(), None);
-}
-
-#[test]
 fn transactions_are_forgotten_after_a_minute_of_silence() {
     let mut lab = Lab::bound();
     let allocation_alone = Lab::allocated().snoop.poll_timeout();

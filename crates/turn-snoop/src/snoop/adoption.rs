@@ -1,0 +1,69 @@
+//! Clients whose Allocate was not seen, since they were there before anyone looked.
+
+use std::time::Duration;
+
+use turn_wire::stun::{Header, Message, Method};
+
+use super::Snoop;
+use crate::content::{Content, RESPONSE_ATTRIBUTES, refuse_unknown_attributes};
+use crate::transactions::{Answered, Asked, TransactionKey};
+use crate::{Allocation, FiveTuple, Refusal};
+
+/// An allocation whose time-to-expiry is not known is believed in for as long as servers should grant at the most
+/// (RFC 8656 section 7.2).
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+impl Snoop {
+    /// A request on a 5-tuple without a known allocation. A ChannelBind may turn out to be one of an older
+    /// allocation.
+    pub(super) fn stranger_asked(
+        &mut self,
+        now: Duration,
+        five_tuple: FiveTuple,
+        header: &Header,
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
+        if header.method != Method::CHANNEL_BIND {
+            return Err(Refusal::NoAllocation);
+        }
+        let content = Message::parse(bytes)
+            .map_err(Refusal::from)
+            .and_then(|message| Content::of_channel_bind(&message));
+        let key = TransactionKey { five_tuple, method: header.method, id: header.transaction_id };
+        match self.strangers.ask(now, key, content.ok(), false) {
+            Asked::Recorded => content.map(|_| ()),
+            Asked::Refused(refusal) => Err(content.err().unwrap_or(refusal)),
+            Asked::Contradicted => Err(content.err().unwrap_or(Refusal::ContradictedTransaction)),
+            Asked::Overflowed => Err(Refusal::NoAllocation),
+        }
+    }
+
+    /// A ChannelBind success on a 5-tuple without a known allocation: the server has one, and it is older than what
+    /// is known here. Its relayed transport address will show on the server's own packets.
+    pub(super) fn stranger_bound(
+        &mut self,
+        now: Duration,
+        key: TransactionKey,
+        message: &Message<'_>,
+    ) -> Result<(), Refusal> {
+        self.refuse_ends(key.five_tuple)?;
+        let (channel, peer) = match self.strangers.answer(now, key) {
+            Answered::Claim(Content::ChannelBind { channel, peer }) => (channel, peer),
+            Answered::Poisoned(_) => return Err(Refusal::PoisonedTransaction),
+            Answered::Late(_) => return Err(Refusal::LateResponse),
+            Answered::Again(_) => return Err(Refusal::CompletedTransaction),
+            Answered::Claim(Content::Refresh { .. }) | Answered::Unknown | Answered::Overflowed => {
+                return Err(Refusal::NoAllocation);
+            }
+        };
+        refuse_unknown_attributes(message, RESPONSE_ATTRIBUTES)?;
+        if self.allocations.len() >= self.limits.allocations {
+            return Err(Refusal::TooManyAllocations);
+        }
+        self.allocations.insert(Allocation::adopted(key.five_tuple, now.saturating_add(LIFETIME)));
+        // From here on its transactions are those of an allocation, and this one is spent.
+        self.transactions.ask(now, key, Some(Content::ChannelBind { channel, peer }), false);
+        self.answer(now, key);
+        self.bind(key, channel, peer)
+    }
+}
