@@ -403,14 +403,11 @@ impl Daemon {
     }
 
     fn session(&self, bound: &BoundFlows, now: u64) -> SessionRow {
-        let (to_peer, to_client) = (
-            self.table.flow(&bound.client_to_peer),
-            bound.peer_to_client.and_then(|direction| self.table.flow(&direction)),
-        );
-        let obstacles = [
-            obstacle(Some(&bound.client_to_peer), to_peer.as_ref(), now),
-            obstacle(bound.peer_to_client.as_ref(), to_client.as_ref(), now),
-        ];
+        let (outward, inward) = (self.table.client_to_peer(bound), self.table.peer_to_client(bound));
+        let (to_peer, to_client) =
+            (self.table.flow(outward), inward.and_then(|direction| self.table.flow(direction)));
+        let obstacles =
+            [obstacle(Some(outward), to_peer.as_ref(), now), obstacle(inward, to_client.as_ref(), now)];
         let state = match obstacles {
             [None, None] => State::Kernel,
             [Some(_), Some(_)] => State::Userspace,
@@ -461,15 +458,7 @@ impl Source for Documents {
         let sum = |wanted: fn(Reason) -> bool| {
             Reason::ALL.into_iter().filter(|reason| wanted(*reason)).map(|reason| daemon.count(reason)).sum()
         };
-        let armed = daemon
-            .table
-            .bindings()
-            .flat_map(|bound| {
-                [Some(&bound.client_to_peer), bound.peer_to_client.as_ref()].into_iter().flatten()
-            })
-            .filter_map(|direction| daemon.table.flow(direction))
-            .filter(|flow| flow.lease_until > now)
-            .count();
+        let armed = daemon.table.flows().filter(|flow| flow.lease_until > now).count();
         StatusDocument {
             schema: 1,
             interfaces: daemon.attached.iter().map(InterfaceRow::from).collect(),

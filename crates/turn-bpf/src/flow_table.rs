@@ -1,7 +1,10 @@
 //! From what the snoop says to entries of the maps.
 //!
 //! A channel binding is two flows, one per direction, and the outputs by which the server is recognised doing the
-//! same. This is the one place that knows how the two hang together.
+//! same. Two clients of one server that have bound channels to each other's relayed transport addresses are a pair:
+//! one flow from client to client, proved by what the other client gets, whatever way it took inside the host.
+//!
+//! This is the one place that knows how all that hangs together.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -10,6 +13,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use turn_datapath::{Flow, FlowKey};
 use turn_snoop::{ChannelBinding, FiveTuple};
 use turn_wire::{Be16, IpAddress};
+
+#[cfg(test)]
+mod tests;
 
 /// The maps that hold flows, as this file needs them.
 pub trait FlowMaps {
@@ -51,28 +57,29 @@ pub enum Obstacle {
     Ambiguous,
 }
 
-/// Both directions of a channel binding.
-#[derive(Clone, Copy, Debug)]
+/// A channel binding and its flows.
+#[derive(Clone, Debug)]
 pub struct BoundFlows {
     /// The binding.
     pub binding: ChannelBinding,
     /// The relayed transport address on the wire, as far as it is known: at first what the server advertised, then
     /// what it was seen to send from.
     pub relayed: Option<SocketAddr>,
-    /// From client to peer.
-    pub client_to_peer: Direction,
-    /// From peer to client; none until the relayed transport address is known.
-    pub peer_to_client: Option<Direction>,
+    /// The binding of the other client, where the two are a pair.
+    counterpart: Option<BindingId>,
+    client_to_peer: Direction,
+    /// None until the relayed transport address is known, and none for a pair, where it is the counterpart's flow.
+    peer_to_client: Option<Direction>,
 }
 
 /// One direction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Direction {
-    /// Key of its flow.
-    pub key: FlowKey,
+    key: FlowKey,
+    outputs: Vec<FlowKey>,
     /// What stands in its way.
     pub obstacle: Option<Obstacle>,
-    installed: bool,
+    is_installed: bool,
 }
 
 type BindingId = (FiveTuple, u16);
@@ -81,13 +88,15 @@ type BindingId = (FiveTuple, u16);
 pub struct FlowTable<M> {
     maps: M,
     bindings: HashMap<BindingId, BoundFlows>,
+    /// Bindings by advertised relayed transport address and peer, which is how counterparts find each other.
+    by_ends: HashMap<(SocketAddr, SocketAddr), BindingId>,
     /// Whose flow a key is.
     owners: HashMap<FlowKey, BindingId>,
     /// Which flows expect an output. Only an output of one flow is in the map.
     expecting: HashMap<FlowKey, Vec<FlowKey>>,
     /// What an advertised address is on the wire, where that is another one (1:1 NAT).
     wire_addresses: HashMap<IpAddr, IpAddr>,
-    unsettled: bool,
+    is_unsettled: bool,
     labels: RandomState,
 }
 
@@ -97,10 +106,11 @@ impl<M: FlowMaps> FlowTable<M> {
         Self {
             maps,
             bindings: HashMap::new(),
+            by_ends: HashMap::new(),
             owners: HashMap::new(),
             expecting: HashMap::new(),
             wire_addresses: HashMap::new(),
-            unsettled: false,
+            is_unsettled: false,
             labels: RandomState::new(),
         }
     }
@@ -115,35 +125,61 @@ impl<M: FlowMaps> FlowTable<M> {
         self.owners.len()
     }
 
+    /// The flows in the map, as the kernel knows them.
+    pub fn flows(&self) -> impl Iterator<Item = Flow> {
+        self.owners.keys().filter_map(|key| self.maps.flow(key))
+    }
+
+    /// From client to peer.
+    pub fn client_to_peer<'a>(&self, bound: &'a BoundFlows) -> &'a Direction {
+        &bound.client_to_peer
+    }
+
+    /// From peer to client; none until the relayed transport address is known.
+    pub fn peer_to_client<'a>(&'a self, bound: &'a BoundFlows) -> Option<&'a Direction> {
+        match bound.counterpart {
+            Some(counterpart) => self.bindings.get(&counterpart).map(|other| &other.client_to_peer),
+            None => bound.peer_to_client.as_ref(),
+        }
+    }
+
     /// What the kernel knows of a flow.
     pub fn flow(&self, direction: &Direction) -> Option<Flow> {
-        direction.installed.then(|| self.maps.flow(&direction.key)).flatten()
+        direction.is_installed.then(|| self.maps.flow(&direction.key)).flatten()
     }
 
     /// The server bound a channel. What is installed already stays, with its lease and its counters; what could not
     /// be installed before is tried again.
     pub fn bind(&mut self, binding: ChannelBinding) {
-        let id = (binding.five_tuple, binding.channel);
-        let mut bound = match self.bindings.remove(&id) {
-            Some(bound) if bound.binding == binding => bound,
+        let id = id_of(&binding);
+        match self.bindings.get(&id) {
+            Some(bound) if bound.binding == binding => {}
             Some(other) => {
-                self.withdraw(other);
-                self.plan(binding)
+                let other = other.binding;
+                self.unbind(&other);
+                self.add(binding);
             }
-            None => self.plan(binding),
-        };
-        self.install_client_to_peer(&mut bound);
-        self.install_peer_to_client(&mut bound);
-        self.bindings.insert(id, bound);
+            None => self.add(binding),
+        }
+        self.install_all(id);
     }
 
     /// The binding is over.
     pub fn unbind(&mut self, binding: &ChannelBinding) {
-        let id = (binding.five_tuple, binding.channel);
-        if self.bindings.get(&id).is_some_and(|bound| bound.binding == *binding)
-            && let Some(bound) = self.bindings.remove(&id)
-        {
-            self.withdraw(bound);
+        let id = id_of(binding);
+        if self.bindings.get(&id).is_none_or(|bound| bound.binding != *binding) {
+            return;
+        }
+        let Some(bound) = self.bindings.remove(&id) else { return };
+        if let Some(ends) = ends_of(binding) {
+            self.by_ends.remove(&ends);
+        }
+        self.withdraw(bound.client_to_peer);
+        if let Some(direction) = bound.peer_to_client {
+            self.withdraw(direction);
+        }
+        if let Some(other) = bound.counterpart {
+            self.replan(other, None);
         }
     }
 
@@ -151,54 +187,87 @@ impl<M: FlowMaps> FlowTable<M> {
     /// answer to that address, whatever the server advertised.
     pub fn armed(&mut self, key: &FlowKey, source: SocketAddr) {
         let Some(id) = self.owners.get(key).copied() else { return };
-        let Some(bound) = self.bindings.get(&id) else { return };
-        if bound.client_to_peer.key != *key || bound.relayed == Some(source) {
+        let Some(bound) = self.bindings.get_mut(&id) else { return };
+        let is_from_relayed = bound.counterpart.is_none() && bound.client_to_peer.key == *key;
+        if !is_from_relayed || bound.relayed == Some(source) {
             return;
         }
-        let mut bound = *bound;
         if let Some(advertised) = bound.binding.relayed {
             self.wire_addresses.insert(advertised.ip(), source.ip());
         }
-        if let Some(direction) = bound.peer_to_client {
-            self.remove_direction(&direction, &outputs_to_client(&bound.binding));
-        }
         bound.relayed = Some(source);
-        bound.peer_to_client = Some(Direction::planned(key_of(bound.binding.peer, source, 0)));
-        self.install_peer_to_client(&mut bound);
-        self.bindings.insert(id, bound);
+        let moved = Direction::from_peer(&bound.binding, source);
+        if let Some(direction) = bound.peer_to_client.replace(moved) {
+            self.withdraw(direction);
+        }
+        self.install_all(id);
     }
 
-    fn plan(&self, binding: ChannelBinding) -> BoundFlows {
-        let FiveTuple { client, server } = binding.five_tuple;
+    fn add(&mut self, binding: ChannelBinding) {
+        let id = id_of(&binding);
         let relayed = binding.relayed.map(|advertised| {
-            let wire_address = self.wire_addresses.get(&advertised.ip()).copied().unwrap_or(advertised.ip());
-            SocketAddr::new(wire_address, advertised.port())
+            let wire_address = self.wire_addresses.get(&advertised.ip()).copied();
+            SocketAddr::new(wire_address.unwrap_or(advertised.ip()), advertised.port())
         });
-        BoundFlows {
+        let bound = BoundFlows {
             binding,
             relayed,
-            client_to_peer: Direction::planned(key_of(client, server, binding.channel)),
-            peer_to_client: relayed.map(|relayed| Direction::planned(key_of(binding.peer, relayed, 0))),
+            counterpart: None,
+            client_to_peer: Direction::to_peer(&binding),
+            peer_to_client: relayed.map(|relayed| Direction::from_peer(&binding, relayed)),
+        };
+        self.bindings.insert(id, bound);
+
+        let Some((relayed, peer)) = ends_of(&binding) else { return };
+        self.by_ends.insert((relayed, peer), id);
+        if let Some(other) = self.by_ends.get(&(peer, relayed)).copied().filter(|other| *other != id) {
+            self.replan(id, Some(other));
+            self.replan(other, Some(id));
         }
     }
 
-    fn install_client_to_peer(&mut self, bound: &mut BoundFlows) {
-        // Where the relayed transport address is not known, the witness brings it.
-        let relayed = bound.relayed.unwrap_or(unspecified_like(bound.binding.peer));
-        let flow = self.flow_between(relayed, bound.binding.peer, 0);
-        let outputs = outputs_to_peer(&bound.binding);
-        let id = (bound.binding.five_tuple, bound.binding.channel);
-        self.install(&mut bound.client_to_peer, flow, &outputs, id);
+    /// Gives a binding other flows: those to and from its peer, or the one to the client that is its counterpart.
+    fn replan(&mut self, id: BindingId, counterpart: Option<BindingId>) {
+        let other =
+            counterpart.and_then(|counterpart| self.bindings.get(&counterpart)).map(|other| other.binding);
+        let Some(bound) = self.bindings.get_mut(&id) else { return };
+        let (binding, relayed) = (bound.binding, bound.relayed);
+        let (to_peer, from_peer) = match other {
+            Some(other) => (Direction::to_client(&binding, &other), None),
+            None => {
+                (Direction::to_peer(&binding), relayed.map(|relayed| Direction::from_peer(&binding, relayed)))
+            }
+        };
+        bound.counterpart = counterpart;
+        let withdrawn = std::mem::replace(&mut bound.client_to_peer, to_peer);
+        let also_withdrawn = std::mem::replace(&mut bound.peer_to_client, from_peer);
+        self.withdraw(withdrawn);
+        if let Some(direction) = also_withdrawn {
+            self.withdraw(direction);
+        }
+        self.install_all(id);
     }
 
-    fn install_peer_to_client(&mut self, bound: &mut BoundFlows) {
-        let FiveTuple { client, server } = bound.binding.five_tuple;
-        let flow = self.flow_between(server, client, bound.binding.channel);
-        let outputs = outputs_to_client(&bound.binding);
-        let id = (bound.binding.five_tuple, bound.binding.channel);
+    /// Installs what is not installed.
+    fn install_all(&mut self, id: BindingId) {
+        let Some(bound) = self.bindings.get(&id) else { return };
+        let BoundFlows { binding, relayed, counterpart, .. } = *bound;
+        let FiveTuple { client, server } = binding.five_tuple;
+        let other =
+            counterpart.and_then(|counterpart| self.bindings.get(&counterpart)).map(|other| other.binding);
+        let outward = match other {
+            Some(other) => self.flow_between(other.five_tuple.server, other.five_tuple.client, other.channel),
+            // Where the relayed transport address is not known, the witness brings it.
+            None => self.flow_between(relayed.unwrap_or(unspecified_like(binding.peer)), binding.peer, 0),
+        };
+        let inward = self.flow_between(server, client, binding.channel);
+
+        let Some(mut bound) = self.bindings.remove(&id) else { return };
+        self.install(&mut bound.client_to_peer, &outward, id);
         if let Some(direction) = &mut bound.peer_to_client {
-            self.install(direction, flow, &outputs, id);
+            self.install(direction, &inward, id);
         }
+        self.bindings.insert(id, bound);
     }
 
     fn flow_between(&self, source: SocketAddr, destination: SocketAddr, channel: u16) -> Flow {
@@ -214,14 +283,14 @@ impl<M: FlowMaps> FlowTable<M> {
         }
     }
 
-    fn install(&mut self, direction: &mut Direction, flow: Flow, outputs: &[FlowKey], id: BindingId) {
-        if direction.installed {
+    fn install(&mut self, direction: &mut Direction, flow: &Flow, id: BindingId) {
+        if direction.is_installed {
             return;
         }
-        if std::mem::take(&mut self.unsettled) {
+        if std::mem::take(&mut self.is_unsettled) {
             self.maps.settle();
         }
-        direction.obstacle = match self.maps.insert_flow(&direction.key, &flow) {
+        direction.obstacle = match self.maps.insert_flow(&direction.key, flow) {
             Ok(()) => None,
             Err(InsertError::Exists) => Some(Obstacle::Ambiguous),
             Err(InsertError::Full) => Some(Obstacle::TableFull),
@@ -233,12 +302,27 @@ impl<M: FlowMaps> FlowTable<M> {
         if direction.obstacle.is_some() {
             return;
         }
-        direction.installed = true;
+        direction.is_installed = true;
         self.owners.insert(direction.key, id);
-        for output in outputs {
+        for output in &direction.outputs {
             self.expecting.entry(*output).or_default().push(direction.key);
             self.expect(output);
         }
+    }
+
+    fn withdraw(&mut self, direction: Direction) {
+        if !direction.is_installed {
+            return;
+        }
+        for output in &direction.outputs {
+            if let Some(flows) = self.expecting.get_mut(output) {
+                flows.retain(|key| *key != direction.key);
+            }
+            self.expect(output);
+        }
+        self.maps.remove_flow(&direction.key);
+        self.owners.remove(&direction.key);
+        self.is_unsettled = true;
     }
 
     /// Brings the map in line with who expects an output: an output that two flows expect proves neither.
@@ -259,49 +343,60 @@ impl<M: FlowMaps> FlowTable<M> {
             Some(_) | None => self.maps.remove_expected(output),
         }
     }
-
-    fn withdraw(&mut self, bound: BoundFlows) {
-        self.remove_direction(&bound.client_to_peer, &outputs_to_peer(&bound.binding));
-        if let Some(direction) = &bound.peer_to_client {
-            self.remove_direction(direction, &outputs_to_client(&bound.binding));
-        }
-    }
-
-    fn remove_direction(&mut self, direction: &Direction, outputs: &[FlowKey]) {
-        if !direction.installed {
-            return;
-        }
-        for output in outputs {
-            if let Some(flows) = self.expecting.get_mut(output) {
-                flows.retain(|key| *key != direction.key);
-            }
-            self.expect(output);
-        }
-        self.maps.remove_flow(&direction.key);
-        self.owners.remove(&direction.key);
-        self.unsettled = true;
-    }
 }
 
 impl Direction {
-    fn planned(key: FlowKey) -> Self {
-        Self { key, obstacle: None, installed: false }
+    /// From the client to its peer.
+    ///
+    /// The server's address is in one of the outputs only: behind 1:1 NAT, and with a relay socket that is bound to
+    /// no address, it is not the advertised one. Of an allocation that is older than turn-bpf not even the port is
+    /// known.
+    fn to_peer(binding: &ChannelBinding) -> Self {
+        let from_anywhere = |port| FlowKey {
+            source: IpAddress::ANY,
+            source_port: Be16::new(port),
+            ..key_of(unspecified_like(binding.peer), binding.peer, 0)
+        };
+        let outputs = match binding.relayed {
+            Some(advertised) => {
+                vec![key_of(advertised, binding.peer, 0), from_anywhere(advertised.port())]
+            }
+            None => vec![from_anywhere(0)],
+        };
+        Self::new(key_from_client(binding), outputs)
+    }
+
+    /// From the peer to the client.
+    fn from_peer(binding: &ChannelBinding, relayed: SocketAddr) -> Self {
+        Self::new(key_of(binding.peer, relayed, 0), vec![output_to_client(binding)])
+    }
+
+    /// From the client to the client of its counterpart.
+    fn to_client(binding: &ChannelBinding, counterpart: &ChannelBinding) -> Self {
+        Self::new(key_from_client(binding), vec![output_to_client(counterpart)])
+    }
+
+    fn new(key: FlowKey, outputs: Vec<FlowKey>) -> Self {
+        Self { key, outputs, obstacle: None, is_installed: false }
     }
 }
 
-/// What the server sends when it relays from client to peer. Its address is in one of the outputs only: behind
-/// 1:1 NAT, and with a relay socket that is bound to no address, it is not the advertised one. Of an allocation that is
-/// older than turn-bpf not even the port is known.
-fn outputs_to_peer(binding: &ChannelBinding) -> Vec<FlowKey> {
-    let from_anywhere = |port| FlowKey {
-        source: IpAddress::ANY,
-        source_port: Be16::new(port),
-        ..key_of(unspecified_like(binding.peer), binding.peer, 0)
-    };
-    match binding.relayed {
-        Some(advertised) => vec![key_of(advertised, binding.peer, 0), from_anywhere(advertised.port())],
-        None => vec![from_anywhere(0)],
-    }
+fn id_of(binding: &ChannelBinding) -> BindingId {
+    (binding.five_tuple, binding.channel)
+}
+
+fn ends_of(binding: &ChannelBinding) -> Option<(SocketAddr, SocketAddr)> {
+    binding.relayed.map(|relayed| (relayed, binding.peer))
+}
+
+fn key_from_client(binding: &ChannelBinding) -> FlowKey {
+    let FiveTuple { client, server } = binding.five_tuple;
+    key_of(client, server, binding.channel)
+}
+
+fn output_to_client(binding: &ChannelBinding) -> FlowKey {
+    let FiveTuple { client, server } = binding.five_tuple;
+    key_of(server, client, binding.channel)
 }
 
 /// No address and no port, of the other's family.
@@ -309,11 +404,6 @@ pub fn unspecified_like(other: SocketAddr) -> SocketAddr {
     let ip =
         if other.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     SocketAddr::new(ip, 0)
-}
-
-fn outputs_to_client(binding: &ChannelBinding) -> [FlowKey; 1] {
-    let FiveTuple { client, server } = binding.five_tuple;
-    [key_of(server, client, binding.channel)]
 }
 
 /// The key of packets from one transport address to another.

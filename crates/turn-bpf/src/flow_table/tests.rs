@@ -1,0 +1,204 @@
+use std::collections::HashMap;
+
+use super::*;
+
+const CLIENT: &str = "198.18.1.2:40000";
+const OTHER_CLIENT: &str = "198.18.1.3:40001";
+const SERVER: &str = "198.18.1.1:3478";
+const RELAYED: &str = "198.18.2.1:49160";
+const OTHER_RELAYED: &str = "198.18.2.1:49162";
+const WIRE: &str = "10.0.0.5:49160";
+const PEER: &str = "198.18.2.2:5000";
+const OTHER_PEER: &str = "198.18.2.3:5000";
+
+/// Maps in memory, of a given size.
+#[derive(Default)]
+struct Memory {
+    flows: HashMap<FlowKey, Flow>,
+    expected: HashMap<FlowKey, FlowKey>,
+    room: usize,
+    removed_since_settled: bool,
+}
+
+impl FlowMaps for Memory {
+    fn insert_flow(&mut self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+        assert!(!self.removed_since_settled, "a place may be reused under a running program");
+        if self.flows.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        if self.flows.len() == self.room {
+            return Err(InsertError::Full);
+        }
+        self.flows.insert(*key, *flow);
+        Ok(())
+    }
+
+    fn remove_flow(&mut self, key: &FlowKey) {
+        self.removed_since_settled |= self.flows.remove(key).is_some();
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.flows.get(key).copied()
+    }
+
+    fn insert_expected(&mut self, output: &FlowKey, flow: &FlowKey) -> Result<(), InsertError> {
+        self.expected.insert(*output, *flow);
+        Ok(())
+    }
+
+    fn remove_expected(&mut self, output: &FlowKey) {
+        self.expected.remove(output);
+    }
+
+    fn settle(&mut self) {
+        self.removed_since_settled = false;
+    }
+}
+
+fn table() -> FlowTable<Memory> {
+    FlowTable::new(Memory { room: 100, ..Memory::default() })
+}
+
+fn at(address: &str) -> SocketAddr {
+    address.parse().expect("address of the test")
+}
+
+fn key(source: &str, destination: &str, channel: u16) -> FlowKey {
+    key_of(at(source), at(destination), channel)
+}
+
+fn binding(client: &str, channel: u16, relayed: &str, peer: &str) -> ChannelBinding {
+    let five_tuple = FiveTuple { client: at(client), server: at(SERVER) };
+    ChannelBinding { five_tuple, channel, peer: at(peer), relayed: Some(at(relayed)) }
+}
+
+fn assert_output(table: &FlowTable<Memory>, input: &FlowKey, output: &FlowKey) {
+    let flow = table.maps.flows[input];
+    let found = FlowKey {
+        source: flow.out_source,
+        destination: flow.out_destination,
+        source_port: flow.out_source_port,
+        destination_port: flow.out_destination_port,
+        channel: flow.out_channel,
+        reserved: Be16::new(0),
+    };
+    assert_eq!(found, *output);
+    assert_eq!(table.maps.expected.get(output), Some(input), "its output proves it");
+}
+
+#[test]
+fn a_binding_is_a_flow_in_each_direction() {
+    let mut table = table();
+    let one = binding(CLIENT, 0x4000, RELAYED, PEER);
+    table.bind(one);
+    assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, PEER, 0));
+    assert_output(&table, &key(PEER, RELAYED, 0), &key(SERVER, CLIENT, 0x4000));
+
+    table.unbind(&one);
+    assert!(table.maps.flows.is_empty() && table.maps.expected.is_empty());
+    assert!(table.owners.is_empty() && table.expecting.is_empty() && table.by_ends.is_empty());
+}
+
+#[test]
+fn binding_again_keeps_lease_and_counters() {
+    let mut table = table();
+    let one = binding(CLIENT, 0x4000, RELAYED, PEER);
+    table.bind(one);
+    table.maps.flows.get_mut(&key(CLIENT, SERVER, 0x4000)).expect("installed").kernel_packets = 7;
+    table.bind(one);
+    assert_eq!(table.maps.flows[&key(CLIENT, SERVER, 0x4000)].kernel_packets, 7);
+}
+
+#[test]
+fn cb7_a_channel_bound_to_another_peer_forgets_the_first() {
+    let mut table = table();
+    table.bind(binding(CLIENT, 0x4000, RELAYED, PEER));
+    table.bind(binding(CLIENT, 0x4000, RELAYED, OTHER_PEER));
+    assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, OTHER_PEER, 0));
+    assert!(!table.maps.flows.contains_key(&key(PEER, RELAYED, 0)));
+    assert!(!table.maps.expected.contains_key(&key(RELAYED, PEER, 0)));
+}
+
+#[test]
+fn al18_the_wire_address_of_the_relay_is_learned_and_remembered() {
+    let mut table = table();
+    table.bind(binding(CLIENT, 0x4000, RELAYED, PEER));
+    table.armed(&key(CLIENT, SERVER, 0x4000), at(WIRE));
+    assert_output(&table, &key(PEER, WIRE, 0), &key(SERVER, CLIENT, 0x4000));
+    assert!(!table.maps.flows.contains_key(&key(PEER, RELAYED, 0)));
+
+    table.bind(binding(OTHER_CLIENT, 0x4001, OTHER_RELAYED, PEER));
+    assert!(table.maps.flows.contains_key(&key(PEER, "10.0.0.5:49162", 0)));
+}
+
+#[test]
+fn an_output_that_two_flows_expect_proves_neither() {
+    let mut table = table();
+    let (one, other) = (binding(CLIENT, 0x4000, RELAYED, PEER), binding(OTHER_CLIENT, 0x4000, RELAYED, PEER));
+    table.bind(one);
+    table.bind(other);
+    assert!(!table.maps.expected.contains_key(&key(RELAYED, PEER, 0)));
+    let bound = table.bindings().find(|bound| bound.binding == other).expect("bound");
+    let back = table.peer_to_client(bound).expect("planned");
+    assert_eq!(back.obstacle, Some(Obstacle::Ambiguous));
+
+    table.unbind(&other);
+    assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, PEER, 0));
+}
+
+#[test]
+fn a_full_table_refuses_the_new_and_keeps_the_old() {
+    let mut table = FlowTable::new(Memory { room: 3, ..Memory::default() });
+    let (one, other) =
+        (binding(CLIENT, 0x4000, RELAYED, PEER), binding(OTHER_CLIENT, 0x4000, OTHER_RELAYED, PEER));
+    table.bind(one);
+    table.bind(other);
+    let bound = table.bindings().find(|bound| bound.binding == other).expect("bound");
+    assert_eq!(table.peer_to_client(bound).expect("planned").obstacle, Some(Obstacle::TableFull));
+    assert_output(&table, &key(PEER, RELAYED, 0), &key(SERVER, CLIENT, 0x4000));
+
+    table.unbind(&one);
+    table.bind(other);
+    assert_output(&table, &key(PEER, OTHER_RELAYED, 0), &key(SERVER, OTHER_CLIENT, 0x4000));
+}
+
+#[test]
+fn an_older_allocation_is_completed_by_its_first_witness() {
+    let mut table = table();
+    let older = ChannelBinding { relayed: None, ..binding(CLIENT, 0x4000, RELAYED, PEER) };
+    table.bind(older);
+    let anywhere = FlowKey { source: IpAddress::ANY, source_port: Be16::new(0), ..key(RELAYED, PEER, 0) };
+    assert_eq!(table.maps.expected.get(&anywhere), Some(&key(CLIENT, SERVER, 0x4000)));
+    assert_eq!(table.maps.flows.len(), 1);
+    table.armed(&key(CLIENT, SERVER, 0x4000), at(RELAYED));
+    assert_output(&table, &key(PEER, RELAYED, 0), &key(SERVER, CLIENT, 0x4000));
+}
+
+#[test]
+fn sc10_two_clients_that_bound_each_other_are_one_flow_each_way() {
+    let mut table = table();
+    let (one, other) = (
+        binding(CLIENT, 0x4000, RELAYED, OTHER_RELAYED),
+        binding(OTHER_CLIENT, 0x4001, OTHER_RELAYED, RELAYED),
+    );
+    table.bind(one);
+    assert!(!table.maps.expected.contains_key(&key(SERVER, OTHER_CLIENT, 0x4001)), "not bound back");
+    table.bind(other);
+    assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(SERVER, OTHER_CLIENT, 0x4001));
+    assert_output(&table, &key(OTHER_CLIENT, SERVER, 0x4001), &key(SERVER, CLIENT, 0x4000));
+    assert_eq!(table.maps.flows.len(), 2, "nothing is relayed from or to an address of this host");
+    let bound = table.bindings().find(|bound| bound.binding == one).expect("bound");
+    assert_eq!(
+        table.peer_to_client(bound).expect("the counterpart's").key,
+        key(OTHER_CLIENT, SERVER, 0x4001)
+    );
+
+    // The server's own address on a witness is not a relayed transport address.
+    table.armed(&key(CLIENT, SERVER, 0x4000), at(SERVER));
+    assert_eq!(table.maps.flows.len(), 2);
+
+    table.unbind(&other);
+    assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, OTHER_RELAYED, 0));
+    table.unbind(&one);
+    assert!(table.maps.flows.is_empty() && table.maps.expected.is_empty());
+}
