@@ -1,1 +1,20 @@
-//! turn-testkit
+//! The test bed of turn-bpf: packets with an oracle of their own, and a laboratory of network namespaces in which a stock
+//! TURN server runs. For tests only; nothing here is shared with the code under test.
+
+pub mod cases;
+pub mod checksum;
+pub mod coturn;
+pub mod daemon;
+pub mod datagram;
+pub mod dissect;
+pub mod lab;
+pub mod memory;
+pub mod offload;
+pub mod oracle;
+pub mod packet;
+pub mod process;
+pub mod role;
+pub mod scratch;
+pub mod traffic;
+pub mod turn_client;
+pub mod wire;
