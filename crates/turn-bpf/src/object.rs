@@ -208,6 +208,7 @@ impl Object {
             devices: take!("DEVICES"),
             counters: take!("COUNTERS"),
             control: take!("CONTROL"),
+            strangers: take!("STRANGERS"),
         })
     }
 }
@@ -234,6 +235,8 @@ pub struct Maps {
     pub counters: PerCpuArray<MapData, u64>,
     /// Records from the kernel.
     pub control: RingBuf<MapData>,
+    /// When each CPU's present second began, and how many requests of unknown clients it has copied since.
+    pub strangers: PerCpuArray<MapData, [u64; 2]>,
 }
 
 /// The maps that hold flows.

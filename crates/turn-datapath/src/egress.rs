@@ -82,13 +82,10 @@ fn response<F: Frame, T: Flows>(
         ..*key
     };
     match stun_type {
-        // The client's next request may overtake the daemon, so its 5-tuple is remembered here.
-        ALLOCATE_SUCCESS => flows.add_client(&client),
-        REFRESH_SUCCESS
-        | REFRESH_ERROR
-        | CREATE_PERMISSION_ERROR
-        | CHANNEL_BIND_SUCCESS
-        | CHANNEL_BIND_ERROR => {
+        // The client's next request may overtake the daemon, so its 5-tuple is remembered here. A channel binding may be
+        // the first that is seen of an allocation that is older than turn-bpf.
+        ALLOCATE_SUCCESS | CHANNEL_BIND_SUCCESS => flows.add_client(&client),
+        REFRESH_SUCCESS | REFRESH_ERROR | CREATE_PERMISSION_ERROR | CHANNEL_BIND_ERROR => {
             if !flows.is_client(&client) {
                 return None;
             }

@@ -72,7 +72,10 @@ impl Packet {
         }
         let udp = frame.get::<UdpHeader>(UDP_AT).ok_or(Reason::Malformed)?;
         let udp_length = ip.total_length.value().checked_sub(Ipv4Header::LEN as u16);
-        if udp_length != Some(udp.length.value()) || ip.sum().fold() != 0xffff {
+        if udp_length != Some(udp.length.value())
+            || ip.sum().fold() != 0xffff
+            || ip.fragment.raw() & Ipv4Header::RESERVED_FLAG.raw() != 0
+        {
             return Err(Reason::Malformed);
         }
         Ok(Self {

@@ -125,6 +125,7 @@ impl Reason {
                 | Reason::Malformed
                 | Reason::NoFlow
                 | Reason::Control
+                | Reason::ControlTooLong
         )
     }
 }

@@ -111,6 +111,8 @@ impl Ipv4Header {
     pub const LEN: usize = size_of::<Self>();
     /// Version 4 and a header of five words, without options.
     pub const WITHOUT_OPTIONS: u8 = 0x45;
+    /// The flag that means nothing and has to be zero.
+    pub const RESERVED_FLAG: Be16 = Be16::new(0x8000);
     /// The flag that forbids routers to fragment.
     pub const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
     /// The bits that are set in fragments only: more-fragments flag and offset.

@@ -1,0 +1,245 @@
+//! Running a case in the kernel.
+
+use std::collections::HashSet;
+
+use aya::maps::PerCpuValues;
+use aya::programs::TestRun as _;
+use aya::{TestRunOptions, TestRunResult};
+use rustix::time::{ClockId, clock_gettime};
+use turn_bpf::flow_table::FlowMaps as _;
+use turn_bpf::object::{Maps, Object, Plain};
+use turn_datapath::control::kind;
+use turn_datapath::egress::Sent;
+use turn_datapath::{Flow, FlowEvent, FlowKey, Reason, RecordHeader};
+use turn_testkit::cases::{HERE, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
+use zerocopy::FromBytes as _;
+
+const MAX_FLOWS: u32 = 1024;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
+const TC_NEXT: u32 = -1_i32 as u32;
+
+/// Headers grow by this much at the most: IPv4 to IPv6, and a ChannelData header.
+const MAX_GROWTH: usize = 24;
+
+/// The loaded object.
+pub struct Kernel {
+    pub object: Object,
+    pub maps: Maps,
+    counters: Vec<u64>,
+}
+
+impl Kernel {
+    /// Loads the object.
+    pub fn load() -> Self {
+        let loaded = Object::load(&TERMS, MAX_FLOWS);
+        let mut object = loaded.unwrap_or_else(|error| {
+            panic!(
+                "{}\nthese tests load BPF programs: run them as root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)",
+                with_causes(&error)
+            )
+        });
+        let maps = object.take_maps().expect("the object has its maps");
+        Self { object, maps, counters: vec![0; Reason::COUNT] }
+    }
+
+    /// Runs a packet through the program that it is for.
+    ///
+    /// The kernel's clock cannot be set, so all times of the case are moved to where the clock is. It ticks in
+    /// milliseconds; where it ticked meanwhile, the case is run again.
+    pub fn run(&mut self, setting: &Setting, input: &Input) -> Outcome {
+        loop {
+            let clock = Clock { shown: coarse_clock(), meant: setting.now };
+            self.fill(setting, &clock);
+            let (verdict, frame) = self.execute(input);
+            let counted = self.newly_counted();
+            let (message, reports) = self.records(&clock);
+            let flows = setting.flows.iter().filter_map(|(key, before)| {
+                let after = self.maps.flows.flow(key)?;
+                Some((*key, clock.back(before, after)))
+            });
+            let flows = flows.collect();
+            let clients: HashSet<FlowKey> =
+                self.maps.clients.keys().map(|key| key.expect("a key of CLIENTS").0).collect();
+            self.clear(setting, &clients);
+            if coarse_clock() == clock.shown {
+                return Outcome { verdict, frame, counted, message, reports, flows, clients };
+            }
+        }
+    }
+
+    fn fill(&mut self, setting: &Setting, clock: &Clock) {
+        for (key, flow) in &setting.flows {
+            self.maps.flows.insert_flow(key, &clock.there(flow)).expect("room in FLOWS");
+        }
+        for (output, flow) in &setting.expected {
+            self.maps.flows.insert_expected(output, flow).expect("room in EXPECTED");
+        }
+        for client in &setting.clients {
+            self.maps.clients.insert(Plain(*client), 1, 0).expect("room in CLIENTS");
+        }
+        for (ifindex, interface) in &setting.interfaces {
+            self.maps.interfaces.insert(ifindex, Plain(*interface), 0).expect("room in INTERFACES");
+        }
+        for ifindex in &setting.devices {
+            // Nothing is sent in a test run, so the loopback interface stands for every other.
+            self.maps.devices.insert(*ifindex, HERE, None, 0).expect("room in DEVICES");
+        }
+        let copied = if setting.admits_strangers { 0 } else { u64::from(u32::MAX) };
+        let cpus = aya::util::nr_cpus().expect("the number of CPUs");
+        let window = PerCpuValues::try_from(vec![[clock.shown, copied]; cpus]).expect("one for each CPU");
+        self.maps.strangers.set(0, window, 0).expect("a slot for strangers");
+    }
+
+    fn clear(&mut self, setting: &Setting, clients: &HashSet<FlowKey>) {
+        setting.flows.iter().for_each(|(key, _)| self.maps.flows.remove_flow(key));
+        setting.expected.iter().for_each(|(output, _)| self.maps.flows.remove_expected(output));
+        for client in clients {
+            self.maps.clients.remove(&Plain(*client)).expect("a client that was there");
+        }
+        for (ifindex, _) in &setting.interfaces {
+            self.maps.interfaces.remove(ifindex).expect("an interface that was there");
+        }
+        for ifindex in &setting.devices {
+            self.maps.devices.remove(*ifindex).expect("a device that was there");
+        }
+    }
+
+    /// Runs a packet with the maps as they are.
+    pub fn execute(&mut self, input: &Input) -> (Verdict, Vec<u8>) {
+        let mut frame = vec![0; input.frame().len() + MAX_GROWTH];
+        let context = context(input);
+        let options = TestRunOptions {
+            data_in: Some(input.frame()),
+            data_out: Some(&mut frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let result = match input {
+            Input::Received { .. } => self.object.xdp().expect("the XDP program").test_run(options),
+            Input::Sent { .. } => self.object.egress().expect("the TC program").test_run(options),
+        };
+        let TestRunResult { return_value, data_size_out, .. } =
+            result.unwrap_or_else(|error| panic!("{}\nfor {input:02x?}", with_causes(&error)));
+        frame.truncate(data_size_out as usize);
+        let verdict = match (input, return_value) {
+            (Input::Received { .. }, XDP_PASS) | (Input::Sent { .. }, TC_NEXT) => Verdict::Onward,
+            (Input::Received { .. }, XDP_TX) => Verdict::Transmit,
+            (Input::Received { .. }, XDP_REDIRECT) => Verdict::Redirect,
+            _ => panic!("the program returned {return_value} for {input:02x?}"),
+        };
+        (verdict, frame)
+    }
+
+    /// What was counted since the last call.
+    pub fn newly_counted(&mut self) -> Vec<Reason> {
+        let mut counted = Vec::new();
+        for (reason, before) in Reason::ALL.into_iter().zip(&mut self.counters) {
+            let now = self.maps.count(reason).expect("a counter of every reason");
+            counted.extend(std::iter::repeat_n(reason, (now - *before) as usize));
+            *before = now;
+        }
+        counted
+    }
+
+    fn records(&mut self, clock: &Clock) -> (Option<Message>, Vec<Report>) {
+        let mut message = None;
+        let mut reports = Vec::new();
+        while let Some(record) = self.maps.control.next() {
+            let (header, rest) = RecordHeader::read_from_prefix(&record).expect("a whole header");
+            if matches!(header.kind, kind::REQUEST | kind::RESPONSE) {
+                let bytes = rest[..header.length as usize].to_vec();
+                let time = clock.time_back(header.time);
+                let replaced = message.replace(Message { kind: header.kind, time, key: header.key, bytes });
+                assert!(replaced.is_none(), "two messages of one packet");
+            } else {
+                let event = FlowEvent::read_from_bytes(&record).expect("a whole event");
+                let report = Report::from(&event);
+                reports.push(Report { time: clock.time_back(report.time), ..report });
+            }
+        }
+        (message, reports)
+    }
+}
+
+/// What the kernel's clock shows while the case means another time.
+struct Clock {
+    shown: u64,
+    meant: u64,
+}
+
+impl Clock {
+    /// The flow as the kernel has to have it.
+    fn there(&self, flow: &Flow) -> Flow {
+        let mut moved = *flow;
+        times(&mut moved).into_iter().for_each(|time| *time = self.time_there(*time));
+        moved
+    }
+
+    /// The flow as the case means it. A time that did not change is the one that it was.
+    fn back(&self, before: &Flow, mut after: Flow) -> Flow {
+        let mut before = *before;
+        for (after, before) in times(&mut after).into_iter().zip(times(&mut before)) {
+            *after = match *after {
+                0 => 0,
+                unchanged if unchanged == self.time_there(*before) => *before,
+                changed => self.time_back(changed),
+            };
+        }
+        after
+    }
+
+    /// Zero means that there is none. The machine may not have been up for as long as a case goes back.
+    fn time_there(&self, time: u64) -> u64 {
+        match time {
+            0 => 0,
+            time => (time + self.shown).saturating_sub(self.meant).max(1),
+        }
+    }
+
+    fn time_back(&self, time: u64) -> u64 {
+        (time + self.meant).checked_sub(self.shown).expect("no time of long ago")
+    }
+}
+
+fn times(flow: &mut Flow) -> [&mut u64; 3] {
+    [&mut flow.lease_until, &mut flow.heartbeat_at, &mut flow.noted_until]
+}
+
+/// The clock that the programs read.
+fn coarse_clock() -> u64 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// `struct xdp_md` or `struct __sk_buff`.
+fn context(input: &Input) -> Vec<u8> {
+    let words = match input {
+        Input::Received { frame, interface } => {
+            let (data, data_end, data_meta, rx_queue, egress_ifindex) = (0, frame.len() as u32, 0, 0, 0);
+            vec![data, data_end, data_meta, *interface, rx_queue, egress_ifindex]
+        }
+        Input::Sent { sent: Sent { ifindex, by_this_host, is_train, has_tag }, .. } => {
+            const INGRESS_IFINDEX: usize = 9;
+            const GSO_SIZE: usize = 44;
+            assert!(*ifindex == HERE && !has_tag, "a test run leaves by the loopback interface, untagged");
+            let mut words = vec![0; 48];
+            words[INGRESS_IFINDEX] = if *by_this_host { 0 } else { HERE };
+            words[GSO_SIZE] = if *is_train { 1200 } else { 0 };
+            words
+        }
+    };
+    words.into_iter().flat_map(u32::to_ne_bytes).collect()
+}
+
+/// An error with all its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,15 @@
+//! The BPF object in the running kernel, packet by packet (`BPF_PROG_TEST_RUN`). Needs root.
+
+mod differential;
+mod kernel;
+mod limits;
+mod verifier;
+
+macro_rules! in_the_kernel {
+    ($body:expr) => {{
+        let mut kernel = crate::kernel::Kernel::load();
+        ($body)(&mut |setting, input| input.suits_the_kernel().then(|| kernel.run(setting, input)))
+    }};
+}
+
+turn_testkit::for_all_tables!(in_the_kernel);

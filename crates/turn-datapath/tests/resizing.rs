@@ -1,0 +1,109 @@
+//! Frames that cannot be resized as a translation needs, and where redirected frames go.
+
+use turn_datapath::{Action, Frame, Reason, egress, ingress};
+use turn_testkit::cases::draft::Draft;
+use turn_testkit::cases::subject::{DATA, Subject};
+use turn_testkit::cases::{ELSEWHERE, HERE, TERMS, host};
+use turn_testkit::memory::MemoryFrame;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A frame whose end cannot be cut, as some drivers' multi-buffer frames.
+struct Uncuttable(MemoryFrame);
+
+impl Frame for Uncuttable {
+    fn length(&self) -> usize {
+        self.0.length()
+    }
+
+    fn get<H: FromBytes + Copy>(&self, at: usize) -> Option<H> {
+        self.0.get(at)
+    }
+
+    fn put<H: IntoBytes + Immutable + Copy>(&mut self, at: usize, header: &H) -> bool {
+        self.0.put(at, header)
+    }
+
+    fn copy(&self, at: usize, length: usize, buffer: &mut [u64; 4]) -> bool {
+        self.0.copy(at, length, buffer)
+    }
+
+    fn move_head(&mut self, by: i32) -> bool {
+        self.0.move_head(by)
+    }
+
+    fn cut_tail(&mut self, _by: usize) -> bool {
+        false
+    }
+}
+
+fn growth(subject: &Subject) -> usize {
+    subject.servers(DATA).build().len().saturating_sub(subject.packet(DATA).build().len())
+}
+
+#[test]
+fn headroom_is_needed_to_the_byte() {
+    for subject in Subject::all() {
+        let input = subject.packet(DATA).build();
+        for headroom in 0..=growth(&subject) {
+            let flows = host::maps(&Draft::received("", &subject, Vec::new()).into_setting());
+            let mut frame = MemoryFrame::with_headroom(&input, headroom);
+            let action = ingress(&mut frame, &flows, &TERMS, HERE);
+            let after = flows.peek(&subject.key()).unwrap();
+            if headroom < growth(&subject) {
+                assert_eq!(action, Action::Pass(Reason::NoHeadroom), "{}, {headroom}", subject.name());
+                assert_eq!(frame.bytes(), input);
+                assert_eq!(after.spilled_packets, subject.flow.spilled_packets + 1);
+                assert_eq!(after.kernel_packets, subject.flow.kernel_packets);
+            } else {
+                assert_eq!(action, Action::Transmit, "{}, {headroom}", subject.name());
+                assert_eq!(frame.bytes(), subject.due(&input).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_whose_end_stays_is_untouched() {
+    for subject in Subject::all() {
+        for (padding, trailer) in [(&[][..], &[1, 2, 3][..]), (&[4], &[]), (&[4], &[1; 30])] {
+            let padding = if subject.input.channel.is_some() { padding } else { &[] };
+            let input = subject.padded(DATA, padding).trailer(trailer).build();
+            let mut frame = Uncuttable(MemoryFrame::new(&input));
+            let flows = host::maps(&Draft::received("", &subject, Vec::new()).into_setting());
+            let action = ingress(&mut frame, &flows, &TERMS, HERE);
+            if padding.is_empty() && trailer.is_empty() {
+                assert_eq!(action, Action::Transmit);
+            } else {
+                assert_eq!(action, Action::Pass(Reason::NoHeadroom), "{}", subject.name());
+                assert_eq!(frame.0.bytes(), input);
+            }
+        }
+    }
+}
+
+#[test]
+fn redirected_frames_go_to_the_interface_of_the_witness() {
+    for subject in Subject::all() {
+        let subject = subject.but(|flow| flow.out_ifindex = ELSEWHERE);
+        let flows = host::maps(&Draft::received("", &subject, Vec::new()).into_setting());
+        let mut frame = MemoryFrame::new(&subject.packet(DATA).build());
+        assert_eq!(ingress(&mut frame, &flows, &TERMS, HERE), Action::Redirect);
+        assert_eq!(flows.take_redirects(), [ELSEWHERE]);
+        // What is passed is never made ready to be redirected.
+        let mut last_hop = MemoryFrame::new(&subject.packet(DATA).hop_limit(1).build());
+        assert_eq!(ingress(&mut last_hop, &flows, &TERMS, HERE), Action::Pass(Reason::HopLimit));
+        assert!(flows.take_redirects().is_empty());
+    }
+}
+
+#[test]
+fn what_is_sent_is_only_read() {
+    for subject in Subject::all() {
+        let input = subject.servers(DATA).build();
+        let frame = MemoryFrame::with_headroom(&input, 0);
+        let draft = Draft::sent("", &subject.awaiting(DATA), Vec::new());
+        let sent = egress::Sent { ifindex: HERE, by_this_host: true, is_train: false, has_tag: false };
+        let seen = egress(&frame, &host::maps(&draft.into_setting()), &TERMS, &sent);
+        assert_eq!((seen.reason, frame.bytes()), (Reason::Witness, &input[..]));
+    }
+}
