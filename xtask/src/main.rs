@@ -1,2 +1,53 @@
-//! The one task runner.
-fn main() {}
+//! The one task runner: `cargo xtask <task>`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cargo;
+mod ci;
+mod command;
+mod demo;
+mod interrupt;
+mod setup;
+mod test;
+
+/// Tasks of the turn-bpf project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what the other tasks need: Debian packages, the toolchain's source, bpf-linker. Does nothing the second time.
+    Setup,
+    /// Show a stock coturn without and with turn-bpf, in a network of its own. About a minute and a half.
+    Demo(demo::Arguments),
+    /// Run all tests, as root.
+    Test(test::Arguments),
+    /// Check format, lints and tests, as the CI does.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Setup => setup::run(),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Ci => ci::run(),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) if interrupt::is_requested() => {
+            eprintln!("interrupted; cleaned up ({error:#})");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

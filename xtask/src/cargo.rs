@@ -1,0 +1,76 @@
+//! Cargo, run anew from inside `cargo xtask`.
+
+use std::env;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use crate::command::root;
+use crate::setup::toolchain;
+
+/// A program that Cargo has built.
+#[derive(Clone, Debug)]
+pub struct Executable {
+    /// The target's name.
+    pub name: String,
+    /// The folder of its package.
+    pub package: PathBuf,
+    /// The program.
+    pub path: PathBuf,
+}
+
+/// Cargo in the project's root, with the pinned toolchain and without the variables that the Cargo around this process has set.
+pub fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(root());
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_of_outer_cargo) {
+            command.env_remove(name);
+        }
+    }
+    command.envs(toolchain::variables());
+    command
+}
+
+fn is_of_outer_cargo(name: &str) -> bool {
+    let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+    let names =
+        ["CARGO", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "RUSTUP_TOOLCHAIN", "RUST_RECURSION_COUNT"];
+    names.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Builds with these arguments and returns the programs.
+pub fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
+    let mut command = cargo();
+    command.args(arguments).arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot run cargo")?;
+    let stdout = child.stdout.take().context("cargo's standard output")?;
+    let mut executables = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        if let Ok(Message { executable: Some(path), manifest_path, target }) = serde_json::from_str(&line?) {
+            let package = manifest_path.parent().map(PathBuf::from).unwrap_or_default();
+            executables.push(Executable { name: target.name, package, path });
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("cargo {}: {status}", arguments.join(" "));
+    }
+    Ok(executables)
+}
+
+/// A line of Cargo's JSON messages, of which only artifacts matter here.
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+    manifest_path: PathBuf,
+    target: Target,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}

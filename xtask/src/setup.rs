@@ -1,0 +1,76 @@
+//! `cargo xtask setup`: looks at what is missing, says it, then installs it.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+mod linker;
+mod packages;
+pub mod toolchain;
+
+/// One thing that is not there yet.
+enum Missing {
+    Packages(Vec<&'static str>),
+    Source,
+    Linker,
+}
+
+/// `cargo xtask setup`.
+pub fn run() -> Result<ExitCode> {
+    if ensure()? {
+        eprintln!("setup: done");
+    } else {
+        eprintln!("setup: everything is there");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs what is missing; whether anything was.
+pub fn ensure() -> Result<bool> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    eprintln!("setup will install:");
+    for thing in &missing {
+        eprintln!("  - {}", thing.announcement());
+    }
+    for thing in missing {
+        eprintln!("setup: {}", thing.announcement());
+        match thing {
+            Missing::Packages(packages) => packages::install(&packages)?,
+            Missing::Source => toolchain::install_source()?,
+            Missing::Linker => linker::install()?,
+        }
+    }
+    Ok(true)
+}
+
+fn missing() -> Vec<Missing> {
+    let mut missing = Vec::new();
+    let packages = packages::missing();
+    if !packages.is_empty() {
+        missing.push(Missing::Packages(packages));
+    }
+    if !toolchain::has_source() {
+        missing.push(Missing::Source);
+    }
+    if !linker::is_installed() {
+        missing.push(Missing::Linker);
+    }
+    missing
+}
+
+impl Missing {
+    fn announcement(&self) -> String {
+        match self {
+            Self::Packages(packages) => format!("Debian packages: {}", packages.join(" ")),
+            Self::Source => "the toolchain's rust-src component, from which `core` is built for BPF \
+                             (or Debian's rustc-web and rust-web-src, if rustup cannot add it)"
+                .into(),
+            Self::Linker => {
+                format!("bpf-linker {} into the project's folder .tools (some minutes)", linker::VERSION)
+            }
+        }
+    }
+}

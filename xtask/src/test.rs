@@ -1,0 +1,116 @@
+//! `cargo xtask test`: everything that `cargo test` runs, as root, and one line at the end.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use crate::cargo::{self, Executable, cargo};
+use crate::command::as_root;
+use crate::setup;
+
+/// Packages whose tests measure what a lab of namespaces does, and therefore get the machine for themselves, one by one.
+const SERIAL_PACKAGES: [&str; 2] = ["turn-bpf", "turn-testkit"];
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Run only tests whose names contain this.
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    setup::ensure()?;
+    let executables = cargo::build(&["test", "--no-run"])?;
+    let mut counts = Counts::default();
+    let mut broken = Vec::new();
+    for executable in &executables {
+        let mut command = test_command(executable)?;
+        command.args(&arguments.filter);
+        println!("\n# {} ({})", executable.name, executable.package.display());
+        if !run_counted(&mut command, &mut counts)? {
+            broken.push(executable.name.as_str());
+        }
+    }
+    let mut documentation = cargo();
+    documentation.args(["test", "--doc"]).args(&arguments.filter);
+    println!("\n# examples in the documentation");
+    if !run_counted(&mut documentation, &mut counts)? {
+        broken.push("documentation");
+    }
+    turn_testkit::lab::remove_leftovers();
+    if !broken.is_empty() {
+        println!("\nfailed: {}", broken.join(", "));
+    }
+    let Counts { passed, failed, skipped } = counts;
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn test_command(executable: &Executable) -> Result<Command> {
+    let mut command = as_root(&executable.path)?;
+    command.current_dir(&executable.package).env("CARGO_MANIFEST_DIR", &executable.package);
+    let package = executable.package.file_name().unwrap_or_default();
+    if SERIAL_PACKAGES.iter().any(|serial| package == *serial) {
+        command.arg("--test-threads=1");
+    }
+    Ok(command)
+}
+
+/// Runs a test program, passes its output on, and adds up its results; whether it succeeded.
+fn run_counted(command: &mut Command, counts: &mut Counts) -> Result<bool> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run tests")?;
+    let stdout = child.stdout.take().context("standard output of the tests")?;
+    let mut before = *counts;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        io::stdout().write_all(&[&line[..], b"\n"].concat())?;
+        if let Some(result) = result(&String::from_utf8_lossy(&line)) {
+            counts.passed += result.passed;
+            counts.failed += result.failed;
+            counts.skipped += result.skipped;
+        }
+    }
+    let success = child.wait()?.success();
+    // A program that dies has no result line.
+    before.failed += 1;
+    if !success && counts.failed < before.failed {
+        counts.failed = before.failed;
+    }
+    Ok(success)
+}
+
+/// Reads libtest's `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+fn result(line: &str) -> Option<Counts> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |what: &str| {
+        let part = counts.split("; ").find_map(|part| part.strip_suffix(what))?;
+        part.trim().parse().ok()
+    };
+    Some(Counts { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_line_is_read() {
+        let line = "test result: FAILED. 32 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.64s";
+        assert_eq!(result(line), Some(Counts { passed: 32, failed: 1, skipped: 2 }));
+        assert_eq!(result("test lab::tests::result ... ok"), None);
+    }
+
+    #[test]
+    fn a_program_that_dies_counts_as_failed() {
+        let mut counts = Counts { passed: 3, failed: 1, skipped: 0 };
+        assert!(!run_counted(&mut Command::new("false"), &mut counts).unwrap());
+        assert_eq!(counts, Counts { passed: 3, failed: 2, skipped: 0 });
+    }
+}
