@@ -124,7 +124,7 @@ fn attach_ingress(
 
 fn attach_egress(object: &mut Object, interface: &Interface) -> Result<(), AttachError> {
     let name = &interface.name;
-    if !KernelRelease::running().is_some_and(|kernel| kernel >= KernelRelease { major: 6, minor: 6 }) {
+    if KernelRelease::running().is_none_or(|kernel| kernel < KernelRelease { major: 6, minor: 6 }) {
         match tc::qdisc_add_clsact(name) {
             Ok(()) | Err(TcError::AlreadyAttached) => {}
             Err(source) => return Err(AttachError::Clsact { interface: name.clone(), source }),
