@@ -71,11 +71,11 @@ pub struct Flow {
     pub noted_mac: MacAddress,
     /// Interface by which the noted packet came.
     pub noted_ifindex: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// How many packets the noted one follows that were noted before it and not seen coming out.
+    pub noted_in_a_row: u32,
     /// Fingerprint of the packet that went to the server and whose translation is awaited.
     pub noted_fingerprint: u64,
-    /// Until this time no other packet is noted. Zero: none is noted.
+    /// Until this time the noted packet's translation is awaited. Zero: none is noted.
     pub noted_until: u64,
     /// Packets of the flow that went to the server.
     pub spilled_packets: u64,

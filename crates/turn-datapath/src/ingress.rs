@@ -14,6 +14,12 @@ use crate::{Flow, FlowKey, Flows, Frame, LeaseTerms, Reason};
 /// Longer than a loaded server takes, shorter than anyone waits for a flow to be armed.
 const NOTED_FOR: u64 = 100_000_000;
 
+/// How many packets in a row go to the server behind one that it has not been seen relaying yet.
+///
+/// One that is relayed here would overtake them. But packets that come faster than the server is would never see
+/// it catch up, so there is an end to waiting.
+const MOST_IN_A_ROW: u32 = 64;
+
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -125,6 +131,10 @@ fn relay<F: Frame, T: Flows>(
         note(frame, ifindex, packet, &data, flow, now);
         return Err(Reason::Heartbeat);
     }
+    if flow.noted_until > now && flow.noted_in_a_row < MOST_IN_A_ROW {
+        note(frame, ifindex, packet, &data, flow, now);
+        return Err(Reason::Behind);
+    }
     if flow.in_ifindex != ifindex || flow.in_mac != packet.ethernet.destination {
         return Err(Reason::OtherPath);
     }
@@ -143,7 +153,7 @@ fn relay<F: Frame, T: Flows>(
     Ok(if redirected { Action::Redirect } else { Action::Transmit })
 }
 
-/// Remembers a packet that goes to the server, unless one is still awaited.
+/// Remembers the packet as the last one that went to the server. When that comes out, so have all before it.
 #[inline(always)]
 fn note<F: Frame>(
     frame: &F,
@@ -153,10 +163,12 @@ fn note<F: Frame>(
     flow: &mut Flow,
     now: u64,
 ) {
-    if flow.noted_until > now {
+    let in_a_row = if flow.noted_until > now { flow.noted_in_a_row.wrapping_add(1) } else { 0 };
+    if in_a_row > MOST_IN_A_ROW {
         return;
     }
     if let Some(fingerprint) = fingerprint(frame, data.at, data.length) {
+        flow.noted_in_a_row = in_a_row;
         flow.noted_fingerprint = fingerprint;
         flow.noted_ifindex = ifindex;
         flow.noted_mac = packet.ethernet.destination;

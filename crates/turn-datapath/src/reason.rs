@@ -88,6 +88,8 @@ reasons! {
     ControlTooLong = 27, "control_too_long";
     /// Relayed in the kernel, but the driver that was to transmit it threw it away.
     TransmitFailed = 28, "transmit_failed";
+    /// Came behind a packet that went to the server and has not come out yet, and must not overtake it.
+    Behind = 29, "behind";
 }
 
 impl Reason {
@@ -110,6 +112,7 @@ impl Reason {
                 | Reason::TooBig
                 | Reason::NoHeadroom
                 | Reason::CannotRedirect
+                | Reason::Behind
         )
     }
 

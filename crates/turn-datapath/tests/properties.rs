@@ -62,6 +62,7 @@ fn is_explained(subject: &Subject, setting: &Setting, input: &Input, reason: Rea
         Reason::Control | Reason::ControlTooLong => setting.clients.contains(&subject.key()),
         Reason::VlanTagged => !packet.tags.is_empty(),
         Reason::NoLease => flow.lease_until <= now,
+        Reason::Behind => flow.noted_until > now && flow.noted_in_a_row < 64,
         Reason::Heartbeat => flow.lease_until > now && flow.heartbeat_at <= now,
         Reason::OtherPath => {
             flow.in_ifindex != HERE
@@ -104,7 +105,7 @@ proptest! {
                 (before.out_destination, before.out_source_port, before.out_destination_port, before.out_channel),
                 (after.out_destination, after.out_source_port, after.out_destination_port, after.out_channel)
             );
-            prop_assert_eq!((before.label, before.reserved), (after.label, after.reserved));
+            prop_assert_eq!(before.label, after.label);
             let is_granted = after.lease_until > before.lease_until;
             prop_assert_eq!(is_granted, outcome.counted.contains(&Reason::Witness) && before != after);
             if before.lease_until > NOW && outcome.counted[0] != Reason::Witness {

@@ -133,6 +133,7 @@ fn change_flow(choices: &mut Choices<'_>, flow: &mut Flow, data: &[u8]) {
     flow.noted_ifindex = choices.of(&[HERE, HERE, HERE, ELSEWHERE]);
     flow.noted_mac = mac(choices.of(&[SERVER_MAC, SERVER_MAC, SERVER_MAC, RELAYED_MAC]));
     flow.noted_until = choices.of(&[0, NOW + 50 * MILLISECOND, NOW, NOW - SECOND]);
+    flow.noted_in_a_row = choices.of(&[0, 1, 63, 64]);
 }
 
 fn frame(choices: &mut Choices<'_>, subject: &Subject, data: &[u8]) -> Vec<u8> {
