@@ -51,6 +51,10 @@ struct RunArguments {
     /// How long a flow is relayed in the kernel after the server was last seen relaying it.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     lease: Duration,
+    /// Relay from the moment that a channel is bound, for one lease, by the kernel's routing table. Without it the
+    /// server's own first packet shows the way.
+    #[arg(long)]
+    eager: bool,
     /// Most flows at a time; a channel binding is two.
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(2..=4_194_304))]
     max_flows: u32,
@@ -136,6 +140,7 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
         mode: arguments.mode,
         lease: arguments.lease,
         heartbeat: arguments.heartbeat,
+        eager: arguments.eager,
         max_flows: arguments.max_flows,
         control: arguments.control,
     };

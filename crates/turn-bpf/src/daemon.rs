@@ -2,6 +2,7 @@
 
 mod attached;
 mod documents;
+mod eager;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,12 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use turn_datapath::control::{FlowEvent, RecordHeader, kind};
 use turn_datapath::{FlowKey, Interface as KernelInterface, LeaseTerms, Reason};
-use turn_snoop::{Command, Limits, Snoop};
+use turn_snoop::{ChannelBinding, Command, Limits, Snoop};
 use turn_wire::IpAddress;
 use zerocopy::FromBytes as _;
 
 use self::attached::Attached;
 use self::documents::Documents;
+use self::eager::Ends;
 use crate::attachment::{AttachError, WantedMode};
 use crate::control::document::InterfaceRow;
 use crate::control::server::{ControlSocket, ServerError};
@@ -41,6 +43,8 @@ pub struct Options {
     pub lease: Duration,
     /// From one spilled packet to the next.
     pub heartbeat: Duration,
+    /// Whether flows are armed when their channel is bound, before any packet was seen.
+    pub eager: bool,
     /// Most directions of channel bindings at a time.
     pub max_flows: u32,
     /// Where the control socket is to be.
@@ -105,7 +109,9 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         devices: maps.devices,
         counters: maps.counters,
         attached: Vec::new(),
+        terms,
         max_flows: options.max_flows,
+        eager: options.eager.then(Vec::new),
     };
     for interface in &found {
         daemon.attach(interface).await?;
@@ -120,7 +126,6 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            biased;
             () = stop.told() => break,
             readable = ring.readable_mut() => {
                 let mut guard = readable.map_err(|e| DaemonError::System("wait for the ring buffer", e))?;
@@ -128,6 +133,8 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
                 if emptied {
                     guard.clear_ready();
                 }
+                drop(guard);
+                give_head_starts(&state).await;
                 // One thread does everything: others get their turn between two batches.
                 tokio::task::yield_now().await;
             }
@@ -146,6 +153,28 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     Ok(())
 }
 
+/// Installs the flows that wait for a head start, with one where there can be one.
+async fn give_head_starts(state: &RefCell<Daemon>) {
+    loop {
+        let waiting = state.borrow().eager.as_ref().and_then(|waiting| waiting.first().copied());
+        let Some(binding) = waiting else { return };
+        let ends = match binding.relayed {
+            Some(relayed) => Ends::of(&binding, relayed).await,
+            None => Ok(None),
+        };
+        let ends = ends.unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "no head start");
+            None
+        });
+        let mut daemon = state.borrow_mut();
+        let head_start = ends.and_then(|ends| daemon.head_start(&ends));
+        if let Some(waiting) = &mut daemon.eager {
+            waiting.retain(|other| *other != binding);
+        }
+        daemon.table.bind(binding, head_start);
+    }
+}
+
 /// Most records that are handled before other tasks get their turn.
 const BATCH: usize = 1024;
 
@@ -159,7 +188,10 @@ struct Daemon {
     devices: aya::maps::xdp::DevMapHash<MapData>,
     counters: aya::maps::PerCpuArray<MapData, u64>,
     attached: Vec<Attached>,
+    terms: LeaseTerms,
     max_flows: u32,
+    /// Bindings that wait for their head start, where there is such a thing.
+    eager: Option<Vec<ChannelBinding>>,
 }
 
 impl Daemon {
@@ -215,11 +247,17 @@ impl Daemon {
                 Command::Bind(binding) => {
                     tracing::debug!(five_tuple = %binding.five_tuple, channel = binding.channel, peer = %binding.peer,
                         relayed = ?binding.relayed, "bound");
-                    self.table.bind(binding);
+                    match &mut self.eager {
+                        Some(waiting) => waiting.push(binding),
+                        None => self.table.bind(binding, None),
+                    }
                 }
                 Command::Unbind(binding, revocation) => {
                     tracing::debug!(five_tuple = %binding.five_tuple, channel = binding.channel, peer = %binding.peer,
                         %revocation, "unbound");
+                    if let Some(waiting) = &mut self.eager {
+                        waiting.retain(|other| *other != binding);
+                    }
                     self.table.unbind(&binding);
                 }
                 Command::Forget(five_tuple) => {

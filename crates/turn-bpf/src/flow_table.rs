@@ -57,6 +57,15 @@ pub enum Obstacle {
     Ambiguous,
 }
 
+/// Lease and path for both directions of a binding that no packet was seen of yet. Of the flows only that part counts.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadStart {
+    /// From client to peer.
+    pub client_to_peer: Flow,
+    /// From peer to client.
+    pub peer_to_client: Flow,
+}
+
 /// A channel binding and its flows.
 #[derive(Clone, Debug)]
 pub struct BoundFlows {
@@ -149,8 +158,9 @@ impl<M: FlowMaps> FlowTable<M> {
     }
 
     /// The server bound a channel. What is installed already stays, with its lease and its counters; what could not
-    /// be installed before is tried again.
-    pub fn bind(&mut self, binding: ChannelBinding) {
+    /// be installed before is tried again. A flow that is installed now starts with the lease of the head start, or
+    /// with none.
+    pub fn bind(&mut self, binding: ChannelBinding, head_start: Option<HeadStart>) {
         let id = id_of(&binding);
         match self.bindings.get(&id) {
             Some(bound) if bound.binding == binding => {}
@@ -161,7 +171,7 @@ impl<M: FlowMaps> FlowTable<M> {
             }
             None => self.add(binding),
         }
-        self.install_all(id);
+        self.install_all(id, head_start);
     }
 
     /// The binding is over.
@@ -200,7 +210,7 @@ impl<M: FlowMaps> FlowTable<M> {
         if let Some(direction) = bound.peer_to_client.replace(moved) {
             self.withdraw(direction);
         }
-        self.install_all(id);
+        self.install_all(id, None);
     }
 
     fn add(&mut self, binding: ChannelBinding) {
@@ -245,22 +255,34 @@ impl<M: FlowMaps> FlowTable<M> {
         if let Some(direction) = also_withdrawn {
             self.withdraw(direction);
         }
-        self.install_all(id);
+        self.install_all(id, None);
     }
 
     /// Installs what is not installed.
-    fn install_all(&mut self, id: BindingId) {
+    fn install_all(&mut self, id: BindingId, head_start: Option<HeadStart>) {
         let Some(bound) = self.bindings.get(&id) else { return };
         let BoundFlows { binding, relayed, counterpart, .. } = *bound;
         let FiveTuple { client, server } = binding.five_tuple;
         let other =
             counterpart.and_then(|counterpart| self.bindings.get(&counterpart)).map(|other| other.binding);
+        // A pair's way is from client to client, and no head start is made for that.
+        let start =
+            |of: fn(HeadStart) -> Flow| head_start.filter(|_| other.is_none()).map(of).unwrap_or_default();
         let outward = match other {
-            Some(other) => self.flow_between(other.five_tuple.server, other.five_tuple.client, other.channel),
+            Some(other) => {
+                let FiveTuple { client, server } = other.five_tuple;
+                self.flow_between(server, client, other.channel, Flow::default())
+            }
             // Where the relayed transport address is not known, the witness brings it.
-            None => self.flow_between(relayed.unwrap_or(unspecified_like(binding.peer)), binding.peer, 0),
+            None => self.flow_between(
+                relayed.unwrap_or(unspecified_like(binding.peer)),
+                binding.peer,
+                0,
+                start(|head_start| head_start.client_to_peer),
+            ),
         };
-        let inward = self.flow_between(server, client, binding.channel);
+        let inward =
+            self.flow_between(server, client, binding.channel, start(|head_start| head_start.peer_to_client));
 
         let Some(mut bound) = self.bindings.remove(&id) else { return };
         self.install(&mut bound.client_to_peer, &outward, id);
@@ -270,7 +292,7 @@ impl<M: FlowMaps> FlowTable<M> {
         self.bindings.insert(id, bound);
     }
 
-    fn flow_between(&self, source: SocketAddr, destination: SocketAddr, channel: u16) -> Flow {
+    fn flow_between(&self, source: SocketAddr, destination: SocketAddr, channel: u16, start: Flow) -> Flow {
         Flow {
             out_source: source.ip().into(),
             out_destination: destination.ip().into(),
@@ -279,7 +301,7 @@ impl<M: FlowMaps> FlowTable<M> {
             out_channel: Be16::new(channel),
             // Keyed, so that flow labels and identifications cannot be guessed from outside (RFC 6437 section 3).
             label: self.labels.hash_one((source, destination)) as u32,
-            ..Flow::default()
+            ..start
         }
     }
 

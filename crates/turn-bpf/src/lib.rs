@@ -12,4 +12,5 @@ pub mod kernel_types;
 pub mod netlink;
 pub mod object;
 pub mod preflight;
+pub mod route;
 pub mod xdp_features;

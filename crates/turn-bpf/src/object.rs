@@ -22,6 +22,9 @@ use crate::kernel_types;
 /// Name of the TC program.
 pub const EGRESS_PROGRAM: &str = "turn_bpf_egress";
 
+/// A client that is displaced has its Refresh to zero go unnoticed until its leases run out.
+const FEWEST_CLIENTS: u32 = 4096;
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURN_BPF_OBJECT"));
 
 /// A key or value of a map.
@@ -110,7 +113,8 @@ impl Object {
             .map_max_entries("FLOWS", max_flows)
             // Two expected outputs for a flow to a peer, one for a flow to a client.
             .map_max_entries("EXPECTED", max_flows.saturating_add(max_flows / 2))
-            .map_max_entries("CLIENTS", max_flows)
+            // Least recently used, and by far not exactly so where there is room for a few only.
+            .map_max_entries("CLIENTS", max_flows.max(FEWEST_CLIENTS))
             .load(OBJECT)
             .map_err(|source| LoadError::Maps { max_flows, source })?;
         for name in [XDP_PROGRAM, EGRESS_PROGRAM] {

@@ -18,6 +18,7 @@ pub(super) struct Attached {
     pub(super) name: String,
     pub(super) ifindex: u32,
     pub(super) mtu: u32,
+    pub(super) mac: Option<[u8; 6]>,
     pub(super) ingress: Ingress,
     pub(super) transmits: bool,
     pub(super) is_veth: bool,
@@ -26,6 +27,23 @@ pub(super) struct Attached {
 impl From<&Attached> for InterfaceRow {
     fn from(attached: &Attached) -> Self {
         Self { name: attached.name.clone(), mode: attached.ingress.mode, ifindex: attached.ifindex }
+    }
+}
+
+impl Attached {
+    /// What the kernel side is told of it.
+    pub(super) fn kernel_flags(&self) -> u32 {
+        let mut flags = 0;
+        if self.ingress.mode == Mode::Generic {
+            flags |= interface_flags::GENERIC;
+        }
+        if self.transmits {
+            flags |= interface_flags::TRANSMITS;
+        }
+        if self.is_veth && self.ingress.mode == Mode::Native {
+            flags |= interface_flags::ONLY_REDIRECT;
+        }
+        flags
     }
 }
 
@@ -38,13 +56,12 @@ impl Daemon {
             Ok(Some(features)) => features.can_transmit_redirected(),
             Ok(None) | Err(_) => ingress.mode == Mode::Native,
         };
-        let Interface { name, ifindex, mtu, .. } = interface.clone();
+        let Interface { name, ifindex, mtu, mac, .. } = interface.clone();
         let is_veth = interface.kind.as_deref() == Some("veth");
-        self.attached.push(Attached { name, ifindex, mtu, ingress, transmits, is_veth });
+        self.attached.push(Attached { name, ifindex, mtu, mac, ingress, transmits, is_veth });
         self.write_interface(interface.ifindex)?;
         // What goes into one end of a virtual Ethernet link comes out only where the other end is prepared for it,
-        // and the other end cannot be seen from here.
-        // Where the kernel tells (6.3 and later), it does so by whether the interface takes redirected frames.
+        // and the other end cannot be seen from here. Where the kernel tells (6.3 and later), it does so by whether the interface takes redirected frames.
         if is_veth && (!transmits || self.throws_away(interface)?) {
             self.handle_transmit_failure(interface.ifindex);
         }
@@ -101,24 +118,16 @@ impl Daemon {
             .filter(|index| self.attached[*index].ingress.mode == Mode::Native)
             .collect();
         for index in native.into_iter().rev() {
-            let Attached { name: other, ifindex, mtu, ingress, is_veth, .. } =
-                self.attached.swap_remove(index);
+            let old = self.attached.swap_remove(index);
             tracing::warn!(
-                interface = other,
+                interface = old.name,
                 because = name,
-                "generic mode: the driver throws away what it is given \
-                to transmit"
+                "generic mode: the driver throws away what it is given to transmit"
             );
-            match attachment::make_generic(&mut self.object, &other, ifindex, ingress) {
+            match attachment::make_generic(&mut self.object, &old.name, old.ifindex, old.ingress) {
                 Ok(ingress) => {
-                    self.attached.push(Attached {
-                        name: other,
-                        ifindex,
-                        mtu,
-                        ingress,
-                        transmits: false,
-                        is_veth,
-                    });
+                    let ifindex = old.ifindex;
+                    self.attached.push(Attached { ingress, transmits: false, ..old });
                     if let Err(error) = self.write_interface(ifindex) {
                         tracing::error!(
                             error = &error as &dyn std::error::Error,
@@ -137,19 +146,12 @@ impl Daemon {
     /// Tells the kernel side what is known of an interface.
     fn write_interface(&mut self, ifindex: u32) -> Result<(), DaemonError> {
         let Some(attached) = self.attached.iter().find(|one| one.ifindex == ifindex) else { return Ok(()) };
-        let mut flags = 0;
-        if attached.ingress.mode == Mode::Generic {
-            flags |= interface_flags::GENERIC;
+        let value = KernelInterface { mtu: attached.mtu, flags: attached.kernel_flags() };
+        if value.flags & (interface_flags::GENERIC | interface_flags::TRANSMITS) != 0 {
+            self.devices.insert(ifindex, ifindex, None, 0).map_err(DaemonError::Devices)?;
         }
-        if attached.transmits {
-            flags |= interface_flags::TRANSMITS;
-        }
-        if attached.is_veth && attached.ingress.mode == Mode::Native {
-            flags |= interface_flags::ONLY_REDIRECT;
-        }
-        self.devices.insert(ifindex, ifindex, None, 0).map_err(DaemonError::Devices)?;
         self.kernel_interfaces
-            .insert(ifindex, Plain(KernelInterface { mtu: attached.mtu, flags }), 0)
+            .insert(ifindex, Plain(value), 0)
             .map_err(|error| DaemonError::Map("interfaces", error))
     }
 

@@ -90,7 +90,7 @@ fn assert_output(table: &FlowTable<Memory>, input: &FlowKey, output: &FlowKey) {
 fn a_binding_is_a_flow_in_each_direction() {
     let mut table = table();
     let one = binding(CLIENT, 0x4000, RELAYED, PEER);
-    table.bind(one);
+    table.bind(one, None);
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, PEER, 0));
     assert_output(&table, &key(PEER, RELAYED, 0), &key(SERVER, CLIENT, 0x4000));
 
@@ -103,17 +103,17 @@ fn a_binding_is_a_flow_in_each_direction() {
 fn binding_again_keeps_lease_and_counters() {
     let mut table = table();
     let one = binding(CLIENT, 0x4000, RELAYED, PEER);
-    table.bind(one);
+    table.bind(one, None);
     table.maps.flows.get_mut(&key(CLIENT, SERVER, 0x4000)).expect("installed").kernel_packets = 7;
-    table.bind(one);
+    table.bind(one, None);
     assert_eq!(table.maps.flows[&key(CLIENT, SERVER, 0x4000)].kernel_packets, 7);
 }
 
 #[test]
 fn cb7_a_channel_bound_to_another_peer_forgets_the_first() {
     let mut table = table();
-    table.bind(binding(CLIENT, 0x4000, RELAYED, PEER));
-    table.bind(binding(CLIENT, 0x4000, RELAYED, OTHER_PEER));
+    table.bind(binding(CLIENT, 0x4000, RELAYED, PEER), None);
+    table.bind(binding(CLIENT, 0x4000, RELAYED, OTHER_PEER), None);
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, OTHER_PEER, 0));
     assert!(!table.maps.flows.contains_key(&key(PEER, RELAYED, 0)));
     assert!(!table.maps.expected.contains_key(&key(RELAYED, PEER, 0)));
@@ -122,12 +122,12 @@ fn cb7_a_channel_bound_to_another_peer_forgets_the_first() {
 #[test]
 fn al18_the_wire_address_of_the_relay_is_learned_and_remembered() {
     let mut table = table();
-    table.bind(binding(CLIENT, 0x4000, RELAYED, PEER));
+    table.bind(binding(CLIENT, 0x4000, RELAYED, PEER), None);
     table.armed(&key(CLIENT, SERVER, 0x4000), at(WIRE));
     assert_output(&table, &key(PEER, WIRE, 0), &key(SERVER, CLIENT, 0x4000));
     assert!(!table.maps.flows.contains_key(&key(PEER, RELAYED, 0)));
 
-    table.bind(binding(OTHER_CLIENT, 0x4001, OTHER_RELAYED, PEER));
+    table.bind(binding(OTHER_CLIENT, 0x4001, OTHER_RELAYED, PEER), None);
     assert!(table.maps.flows.contains_key(&key(PEER, "10.0.0.5:49162", 0)));
 }
 
@@ -135,8 +135,8 @@ fn al18_the_wire_address_of_the_relay_is_learned_and_remembered() {
 fn an_output_that_two_flows_expect_proves_neither() {
     let mut table = table();
     let (one, other) = (binding(CLIENT, 0x4000, RELAYED, PEER), binding(OTHER_CLIENT, 0x4000, RELAYED, PEER));
-    table.bind(one);
-    table.bind(other);
+    table.bind(one, None);
+    table.bind(other, None);
     assert!(!table.maps.expected.contains_key(&key(RELAYED, PEER, 0)));
     let bound = table.bindings().find(|bound| bound.binding == other).expect("bound");
     let back = table.peer_to_client(bound).expect("planned");
@@ -151,14 +151,14 @@ fn a_full_table_refuses_the_new_and_keeps_the_old() {
     let mut table = FlowTable::new(Memory { room: 3, ..Memory::default() });
     let (one, other) =
         (binding(CLIENT, 0x4000, RELAYED, PEER), binding(OTHER_CLIENT, 0x4000, OTHER_RELAYED, PEER));
-    table.bind(one);
-    table.bind(other);
+    table.bind(one, None);
+    table.bind(other, None);
     let bound = table.bindings().find(|bound| bound.binding == other).expect("bound");
     assert_eq!(table.peer_to_client(bound).expect("planned").obstacle, Some(Obstacle::TableFull));
     assert_output(&table, &key(PEER, RELAYED, 0), &key(SERVER, CLIENT, 0x4000));
 
     table.unbind(&one);
-    table.bind(other);
+    table.bind(other, None);
     assert_output(&table, &key(PEER, OTHER_RELAYED, 0), &key(SERVER, OTHER_CLIENT, 0x4000));
 }
 
@@ -166,7 +166,7 @@ fn a_full_table_refuses_the_new_and_keeps_the_old() {
 fn an_older_allocation_is_completed_by_its_first_witness() {
     let mut table = table();
     let older = ChannelBinding { relayed: None, ..binding(CLIENT, 0x4000, RELAYED, PEER) };
-    table.bind(older);
+    table.bind(older, None);
     let anywhere = FlowKey { source: IpAddress::ANY, source_port: Be16::new(0), ..key(RELAYED, PEER, 0) };
     assert_eq!(table.maps.expected.get(&anywhere), Some(&key(CLIENT, SERVER, 0x4000)));
     assert_eq!(table.maps.flows.len(), 1);
@@ -181,9 +181,9 @@ fn sc10_two_clients_that_bound_each_other_are_one_flow_each_way() {
         binding(CLIENT, 0x4000, RELAYED, OTHER_RELAYED),
         binding(OTHER_CLIENT, 0x4001, OTHER_RELAYED, RELAYED),
     );
-    table.bind(one);
+    table.bind(one, None);
     assert!(!table.maps.expected.contains_key(&key(SERVER, OTHER_CLIENT, 0x4001)), "not bound back");
-    table.bind(other);
+    table.bind(other, None);
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(SERVER, OTHER_CLIENT, 0x4001));
     assert_output(&table, &key(OTHER_CLIENT, SERVER, 0x4001), &key(SERVER, CLIENT, 0x4000));
     assert_eq!(table.maps.flows.len(), 2, "nothing is relayed from or to an address of this host");

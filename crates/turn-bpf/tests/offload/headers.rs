@@ -140,7 +140,7 @@ fn relayed_frames_are_what_the_oracle_says() {
 
 #[test]
 fn the_last_hop_is_left_to_the_server() {
-    let offload = options().default_terms().start();
+    let offload = options().terms(Duration::from_secs(50), Duration::from_secs(60)).start();
     let (mut client, _) = offload.allocated_client();
     let peer = offload.peer();
     offload.bind_and_arm_to_peer(&mut client, CHANNEL, &peer);

@@ -1,4 +1,4 @@
-//! One packet per flow and heartbeat goes to the server, and no other.
+//! One packet per flow and heartbeat goes to the server, with those that would otherwise overtake it.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use turn_testkit::wire::Wire;
 
 use crate::{CHANNEL, options};
 
-/// The server's own interfaces show what XDP let pass: exactly the packets that turn-bpf calls spilled.
+/// Its own interfaces show what XDP let pass: exactly the packets that turn-bpf calls spilled.
 #[test]
 fn the_server_sees_one_packet_of_each_flow_per_heartbeat() {
     for mode in ["native", "generic"] {
@@ -18,10 +18,12 @@ fn the_server_sees_one_packet_of_each_flow_per_heartbeat() {
         let echo = offload.echo();
         let (client_address, peer_address) = (client.address().unwrap(), echo.address());
         offload.bind_and_arm(&mut client, CHANNEL, &echo);
+        let reasons = ["heartbeat", "behind", "no_lease"];
         let before = offload.session(&client, CHANNEL).unwrap();
+        let counted_before = reasons.map(|reason| offload.count(reason));
         let wires = ["srv0", "srv1"].map(|interface| Wire::open(&offload.lab.server, interface).unwrap());
 
-        let traffic = Traffic { stream: 1, sizes: 100..=100, rate: 800, duration: Duration::from_secs(5) };
+        let traffic = Traffic { stream: 1, sizes: 100..=100, rate: 400, duration: Duration::from_secs(5) };
         let start = Instant::now();
         let report = traffic.round_trips(&mut Channel { client: &mut client, number: CHANNEL }).unwrap();
         let heartbeats = start.elapsed().as_secs_f64() / heartbeat.as_secs_f64();
@@ -32,10 +34,15 @@ fn the_server_sees_one_packet_of_each_flow_per_heartbeat() {
             after.client_to_peer.spilled_packets - before.client_to_peer.spilled_packets,
             after.peer_to_client.spilled_packets - before.peer_to_client.spilled_packets,
         ];
+        let counted = reasons.map(|reason| offload.count(reason));
+        let [heartbeat, behind, no_lease] = std::array::from_fn(|at| counted[at] - counted_before[at]);
+        let ratio = heartbeat as f64 / (2.0 * heartbeats);
+        assert!((0.8..=1.2).contains(&ratio), "{heartbeat} in {heartbeats} heartbeats both ways, {mode}");
         for count in spilled {
-            let ratio = count as f64 / heartbeats;
-            assert!((0.8..=1.2).contains(&ratio), "{count} of {heartbeats} heartbeats, {mode}");
+            assert!(count as f64 >= heartbeats * 0.8, "{count} in {heartbeats} heartbeats, {mode}");
         }
+        // The server may be slow, and packets then wait behind the one that it has.
+        assert_eq!((spilled.iter().sum::<u64>(), no_lease), (heartbeat + behind, 0), "{mode}");
         let sources = [client_address, peer_address];
         let arrived = wires.each_ref().map(|wire| {
             let frames = wire.seen().unwrap().into_iter().filter(|frame| !frame.is_sent);

@@ -1,6 +1,7 @@
 //! A stock coturn, offloaded: nothing lost, nothing changed, and hardly anything left for the server to do.
 
 mod contract;
+mod eager;
 mod headers;
 mod heartbeats;
 mod many;

@@ -14,7 +14,7 @@ const PACKETS: u64 = 300;
 /// Every client uses the same channel numbers, and two of three peers talk to all clients.
 #[test]
 fn clients_and_channels_do_not_mix() {
-    let offload = options().start();
+    let offload = options().default_terms().start();
     let echoes: [Echo; 3] = std::array::from_fn(|_| offload.echo());
     let mut clients: Vec<_> = (0..3).map(|_| offload.allocated_client().0).collect();
     let own: Vec<Echo> = clients.iter().map(|_| offload.echo()).collect();
@@ -57,8 +57,8 @@ fn clients_and_channels_do_not_mix() {
         let number = u16::from_str_radix(session.channel.trim_start_matches("0x"), 16).unwrap();
         let total = sent[&(session.client, number)] + PACKETS;
         assert_eq!((session.client_to_peer.packets(), session.peer_to_client.packets()), (total, total));
-        assert!(session.client_to_peer.kernel_packets > PACKETS * 9 / 10, "{session:?}");
-        assert!(session.peer_to_client.kernel_packets > PACKETS * 9 / 10, "{session:?}");
+        assert!(session.client_to_peer.kernel_packets > PACKETS / 2, "{session:?}");
+        assert!(session.peer_to_client.kernel_packets > PACKETS / 2, "{session:?}");
     }
 }
 
@@ -76,7 +76,7 @@ fn from_client_to_peer_only() {
     let session = offload.session(&client, CHANNEL).unwrap();
     assert_eq!((session.state.as_str(), session.reason.as_deref()), ("mixed", Some("no_traffic")));
     assert_eq!(session.client_to_peer.packets(), before + sent);
-    assert!(session.client_to_peer.kernel_packets >= sent * 98 / 100, "{session:?}");
+    assert!(session.client_to_peer.kernel_packets >= sent * 95 / 100, "{session:?}");
     assert_eq!(session.peer_to_client.packets(), 0);
 }
 
@@ -103,7 +103,7 @@ fn from_peer_to_client_only() {
     let session = offload.session(&client, CHANNEL).unwrap();
     assert_eq!((session.state.as_str(), session.reason.as_deref()), ("mixed", Some("no_traffic")));
     assert_eq!(session.peer_to_client.packets(), sent);
-    assert!(session.peer_to_client.kernel_packets >= sent * 95 / 100, "{session:?}");
+    assert!(session.peer_to_client.kernel_packets >= sent * 90 / 100, "{session:?}");
     assert_eq!(session.client_to_peer.packets(), 0);
 }
 

@@ -10,8 +10,7 @@ use crate::{CHANNEL, options};
 #[test]
 fn heartbeats_do_not_reorder() {
     for mode in ["native", "generic"] {
-        let mut offload =
-            options().mode(mode).terms(Duration::from_millis(100), Duration::from_secs(1)).start();
+        let offload = options().mode(mode).terms(Duration::from_millis(100), Duration::from_secs(1)).start();
         let (mut client, _) = offload.allocated_client();
         let echo = offload.echo();
         offload.bind_and_arm(&mut client, CHANNEL, &echo);

@@ -9,6 +9,9 @@ use turn_testkit::turn_client::TurnClient;
 
 use crate::{CHANNEL, options};
 
+/// Longer than any test, so that it is known which packets the kernel relays.
+const NO_HEARTBEAT: Duration = Duration::from_secs(50);
+const LEASE: Duration = Duration::from_secs(60);
 /// IPv4 and UDP headers within the lab's MTU of 1500 bytes.
 const MOST: usize = 1500 - 28;
 /// The same with the ChannelData header.
@@ -26,9 +29,7 @@ fn relayed_in_kernel(offload: &Offload, client: &TurnClient) -> (u64, u64) {
 #[test]
 fn from_nothing_to_the_mtu() {
     for mode in ["native", "generic"] {
-        // No heartbeat comes in between, so that it is known which packets the kernel relays.
-        let offload =
-            options().mode(mode).default_terms().daemon(&["--heartbeat=50s", "--lease=60s"]).start();
+        let offload = options().mode(mode).terms(NO_HEARTBEAT, LEASE).start();
         let (mut client, _) = offload.allocated_client();
         let echo = offload.echo();
         offload.bind_and_arm(&mut client, CHANNEL, &echo);
@@ -73,7 +74,7 @@ fn what_does_not_fit_with_a_channel_data_header_is_left_to_the_server() {
 
 #[test]
 fn padding_is_taken_off_and_anything_else_is_left_to_the_server() {
-    let offload = options().default_terms().start();
+    let offload = options().terms(NO_HEARTBEAT, LEASE).start();
     let (mut client, relayed) = offload.allocated_client();
     let peer = offload.peer();
     offload.bind_and_arm_to_peer(&mut client, CHANNEL, &peer);

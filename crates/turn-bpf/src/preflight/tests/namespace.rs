@@ -23,7 +23,6 @@ use crate::{
 };
 
 #[test]
-#[ignore = "needs root: makes a network namespace and loads XDP programs"]
 fn a_veth_pair_in_a_namespace() {
     if env::var_os(INSIDE).is_some() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

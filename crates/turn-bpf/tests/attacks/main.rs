@@ -1,0 +1,16 @@
+//! Somebody tries to have the kernel relay what the server would not. The names are those of the attacks in the project's catalogue.
+
+mod flood;
+mod forger;
+mod hidden;
+mod requests;
+mod responses;
+mod server_death;
+
+use turn_testkit::offload::OffloadOptions;
+
+const CHANNEL: u16 = 0x4001;
+
+fn options() -> OffloadOptions {
+    OffloadOptions::new(env!("CARGO_BIN_EXE_turn-bpf"))
+}
