@@ -31,6 +31,7 @@ use crate::flow_table::{self, FlowTable};
 use crate::interfaces;
 use crate::object::{self, FlowStore, LoadError, Object, Plain};
 use crate::preflight::{self, PreflightError};
+use crate::sockets::{self, ClosedSockets};
 
 /// What the user wants.
 #[derive(Clone, Debug)]
@@ -70,6 +71,9 @@ pub enum DaemonError {
     /// The interfaces could not be read.
     #[error(transparent)]
     Interfaces(#[from] interfaces::Error),
+    /// Reports of closed sockets broke off.
+    #[error("cannot go on watching for relay sockets that close")]
+    Sockets(#[source] crate::netlink::Error),
     /// A map was not written.
     #[error("cannot write to turn-bpf's map of {0}")]
     Map(&'static str, #[source] MapError),
@@ -87,6 +91,14 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     let found = preflight::check(&options.interfaces, options.mode == WantedMode::Native).await?;
     let control = ControlSocket::bind(&options.control).await?;
     let mut changes = interfaces::watch()?;
+    let mut closed_sockets = sockets::watch()
+        .inspect_err(|error| {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "relay sockets that close go unnoticed; what they served ends with its leases"
+            );
+        })
+        .ok();
 
     let terms = LeaseTerms { lease: nanoseconds(options.lease), heartbeat: nanoseconds(options.heartbeat) };
     let mut object = Object::load(&terms, options.max_flows)?;
@@ -139,6 +151,12 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
                 tokio::task::yield_now().await;
             }
             _ = tick.tick() => state.borrow_mut().handle_timeout(),
+            closed = next_closed(&mut closed_sockets) => {
+                let mut daemon = state.borrow_mut();
+                for local in closed? {
+                    daemon.handle_socket_closed(local);
+                }
+            }
             changed = changes.changed() => {
                 changed?;
                 let (present, addresses) = (interfaces::list().await?, interfaces::local_addresses().await?);
@@ -151,6 +169,14 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     }
     tracing::info!("detaching");
     Ok(())
+}
+
+/// Waits for ever where there are no reports.
+async fn next_closed(sockets: &mut Option<ClosedSockets>) -> Result<Vec<SocketAddr>, DaemonError> {
+    match sockets {
+        Some(sockets) => sockets.closed().await.map_err(DaemonError::Sockets),
+        None => std::future::pending().await,
+    }
 }
 
 /// Installs the flows that wait for a head start, with one where there can be one.
@@ -270,6 +296,13 @@ impl Daemon {
                     )));
                 }
             }
+        }
+    }
+
+    fn handle_socket_closed(&mut self, local: SocketAddr) {
+        for binding in self.table.socket_closed(local) {
+            tracing::debug!(five_tuple = %binding.five_tuple, channel = binding.channel, peer = %binding.peer,
+                revocation = "socket_closed", "unbound");
         }
     }
 

@@ -99,6 +99,8 @@ pub struct FlowTable<M> {
     bindings: HashMap<BindingId, BoundFlows>,
     /// Bindings by advertised relayed transport address and peer, which is how counterparts find each other.
     by_ends: HashMap<(SocketAddr, SocketAddr), BindingId>,
+    /// Bindings by the port of their relayed transport address, where that is known.
+    by_relayed_port: HashMap<u16, Vec<BindingId>>,
     /// Whose flow a key is.
     owners: HashMap<FlowKey, BindingId>,
     /// Which flows expect an output. Only an output of one flow is in the map.
@@ -116,6 +118,7 @@ impl<M: FlowMaps> FlowTable<M> {
             maps,
             bindings: HashMap::new(),
             by_ends: HashMap::new(),
+            by_relayed_port: HashMap::new(),
             owners: HashMap::new(),
             expecting: HashMap::new(),
             wire_addresses: HashMap::new(),
@@ -184,6 +187,14 @@ impl<M: FlowMaps> FlowTable<M> {
         if let Some(ends) = ends_of(binding) {
             self.by_ends.remove(&ends);
         }
+        if let Some(relayed) = bound.relayed
+            && let Some(ids) = self.by_relayed_port.get_mut(&relayed.port())
+        {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_relayed_port.remove(&relayed.port());
+            }
+        }
         self.withdraw(bound.client_to_peer);
         if let Some(direction) = bound.peer_to_client {
             self.withdraw(direction);
@@ -191,6 +202,24 @@ impl<M: FlowMaps> FlowTable<M> {
         if let Some(other) = bound.counterpart {
             self.replan(other, None);
         }
+    }
+
+    /// A socket with this local address was closed. Where it was a relay socket, its bindings are over; says which.
+    pub fn socket_closed(&mut self, local: SocketAddr) -> Vec<ChannelBinding> {
+        let is_of_socket = |relayed: SocketAddr| relayed.ip() == local.ip() || local.ip().is_unspecified();
+        let over: Vec<_> = self
+            .by_relayed_port
+            .get(&local.port())
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.bindings.get(id))
+            .filter(|bound| bound.relayed.is_some_and(is_of_socket))
+            .map(|bound| bound.binding)
+            .collect();
+        for binding in &over {
+            self.unbind(binding);
+        }
+        over
     }
 
     /// The server was seen sending a flow's packets from this address. Where the flow goes to a peer, the peer will
@@ -205,7 +234,9 @@ impl<M: FlowMaps> FlowTable<M> {
         if let Some(advertised) = bound.binding.relayed {
             self.wire_addresses.insert(advertised.ip(), source.ip());
         }
-        bound.relayed = Some(source);
+        if bound.relayed.replace(source).is_none() {
+            self.by_relayed_port.entry(source.port()).or_default().push(id);
+        }
         let moved = Direction::from_peer(&bound.binding, source);
         if let Some(direction) = bound.peer_to_client.replace(moved) {
             self.withdraw(direction);
@@ -229,6 +260,7 @@ impl<M: FlowMaps> FlowTable<M> {
         self.bindings.insert(id, bound);
 
         let Some((relayed, peer)) = ends_of(&binding) else { return };
+        self.by_relayed_port.entry(relayed.port()).or_default().push(id);
         self.by_ends.insert((relayed, peer), id);
         if let Some(other) = self.by_ends.get(&(peer, relayed)).copied().filter(|other| *other != id) {
             self.replan(id, Some(other));

@@ -13,4 +13,5 @@ pub mod netlink;
 pub mod object;
 pub mod preflight;
 pub mod route;
+pub mod sockets;
 pub mod xdp_features;

@@ -91,6 +91,15 @@ impl Socket {
         }
     }
 
+    /// The next messages of the groups that were joined. Cancel safe.
+    pub async fn next(&mut self) -> Result<Vec<Message>, Error> {
+        let (datagram, _) = self.0.recv_from_full().await.map_err(Error::Receive)?;
+        // Nobody asked for them, so their sequence number is zero.
+        let mut answer = Answer { sequence: 0, messages: Vec::new(), interrupted: false };
+        answer.take(&datagram)?;
+        Ok(answer.messages)
+    }
+
     /// `None` if the table changed while it was read.
     async fn exchange(
         &self,
@@ -219,7 +228,8 @@ const NLMSG_DONE: u16 = 3;
 const DUMP_ATTEMPTS: u32 = 5;
 
 // include/uapi/asm-generic/errno.h
-const ENOBUFS: i32 = 105;
+/// Notifications were lost.
+pub const ENOBUFS: i32 = 105;
 
 #[cfg(test)]
 mod tests {

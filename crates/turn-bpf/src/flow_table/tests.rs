@@ -97,6 +97,7 @@ fn a_binding_is_a_flow_in_each_direction() {
     table.unbind(&one);
     assert!(table.maps.flows.is_empty() && table.maps.expected.is_empty());
     assert!(table.owners.is_empty() && table.expecting.is_empty() && table.by_ends.is_empty());
+    assert!(table.by_relayed_port.is_empty());
 }
 
 #[test]
@@ -200,5 +201,23 @@ fn sc10_two_clients_that_bound_each_other_are_one_flow_each_way() {
     table.unbind(&other);
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, OTHER_RELAYED, 0));
     table.unbind(&one);
+    assert!(table.maps.flows.is_empty() && table.maps.expected.is_empty());
+}
+
+#[test]
+fn op3_a_relay_socket_that_closes_ends_its_bindings_at_once() {
+    let mut table = table();
+    let (one, other) =
+        (binding(CLIENT, 0x4000, RELAYED, PEER), binding(OTHER_CLIENT, 0x4000, OTHER_RELAYED, PEER));
+    table.bind(one, None);
+    table.bind(other, None);
+    assert_eq!(table.socket_closed(at("198.18.9.9:49160")), [], "another address");
+    assert_eq!(table.socket_closed(at(RELAYED)), [one]);
+    assert_eq!(table.maps.flows.len(), 2);
+    assert_eq!(
+        table.socket_closed(at("0.0.0.0:49162")),
+        [other],
+        "a relay socket that is bound to no address"
+    );
     assert!(table.maps.flows.is_empty() && table.maps.expected.is_empty());
 }

@@ -3,6 +3,7 @@
 mod daemon;
 mod lifetimes;
 mod server;
+mod sockets;
 
 use turn_testkit::offload::OffloadOptions;
 

@@ -41,11 +41,9 @@ fn a_killed_server_relays_nothing_after_one_lease() {
         let [client_address, peer_address] = [client.address().unwrap(), peer.local_addr().unwrap()];
         for (observer, destination) in [(&at_client, client_address), (&at_peer, peer_address)] {
             let last = observer.last_for(destination).unwrap();
-            assert!(last > killed, "{mode}: the kernel went on relaying");
             assert!(last < killed + LEASE + MARGIN, "{mode}: {:?} after the end", last - killed);
         }
-        let session = offload.session(&client, CHANNEL).unwrap();
-        assert_eq!((session.state.as_str(), session.reason.as_deref()), ("userspace", Some("lease_over")));
+        assert!(offload.session(&client, CHANNEL).is_none(), "its relay socket closed");
         drop(pumps);
     }
 }
