@@ -119,7 +119,7 @@ impl SkbFrame {
         Sent {
             ifindex: skb.ifindex,
             by_this_host: skb.ingress_ifindex == 0,
-            is_train: skb.gso_size != 0,
+            segment: skb.gso_size as u16,
             has_tag: skb.vlan_present != 0,
         }
     }

@@ -7,11 +7,15 @@ mod frames;
 mod maps;
 mod transmission;
 
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX};
+use aya_ebpf::helpers::bpf_loop;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use turn_datapath::egress::Sent;
-use turn_datapath::{Action, Reason};
+use turn_datapath::egress::LONGEST_TRAIN;
+use turn_datapath::{Action, Outgoing, Reason};
 
 use crate::frames::{SkbFrame, XdpFrame};
 use crate::maps::{Maps, count, lease_terms};
@@ -49,14 +53,63 @@ pub fn turn_bpf_xdp(context: XdpContext) -> u32 {
 /// Every packet that leaves by an interface.
 #[classifier]
 pub fn turn_bpf_egress(context: TcContext) -> i32 {
-    let frame = SkbFrame::new(context);
-    let sent: Sent = frame.sent();
-    let seen = turn_datapath::egress(&frame, &Maps, &lease_terms(), &sent);
+    let mut leaving = Leaving { frame: SkbFrame::new(context), outgoing: MaybeUninit::uninit() };
+    if read(&mut leaving) == 0 {
+        return TC_NEXT;
+    }
+    if leaving.frame.sent().segment == 0 {
+        look(0, &mut leaving);
+        return TC_NEXT;
+    }
+    let callback: unsafe extern "C" fn(u32, *mut Leaving) -> i64 = look;
+    // SAFETY: the helper hands this very pointer to `look`, in one call after the other, and returns before `leaving` ends.
+    let looks = unsafe { bpf_loop(LONGEST_TRAIN, callback as *mut c_void, (&raw mut leaving).cast(), 0) };
+    // The last look finds that there are no more.
+    if looks > 2 {
+        count(Reason::EgressTrain);
+    }
+    TC_NEXT
+}
+
+/// A packet that leaves.
+///
+/// The functions that work on it are not inlined: the stack of one may lie where the other's was, and the verifier follows
+/// [`look`] once and not for each datagram of a train.
+struct Leaving {
+    frame: SkbFrame,
+    outgoing: MaybeUninit<Outgoing>,
+}
+
+/// Reads the headers. Zero where there is nothing to look at.
+#[inline(never)]
+extern "C" fn read(leaving: &mut Leaving) -> i64 {
+    match Outgoing::read(&leaving.frame, &leaving.frame.sent()) {
+        Ok(outgoing) => {
+            leaving.outgoing.write(outgoing);
+            1
+        }
+        Err(reason) => {
+            count(reason);
+            0
+        }
+    }
+}
+
+/// Looks at one datagram. Not zero where there are not as many.
+#[inline(never)]
+extern "C" fn look(number: u32, leaving: *mut Leaving) -> i64 {
+    // SAFETY: both callers give a pointer to a whole `Leaving` that they do not use during the call.
+    let Leaving { frame, outgoing } = unsafe { &mut *leaving };
+    // SAFETY: it was read before anybody looks.
+    let outgoing = unsafe { outgoing.assume_init_mut() };
+    let Some(seen) = outgoing.look(frame, &Maps, &lease_terms(), &frame.sent(), number) else {
+        return 1;
+    };
     count(seen.reason);
     if let Some(message) = seen.message {
         count(if frame.copy_to_daemon(&message) { Reason::EgressControl } else { Reason::ControlLost });
     }
-    TC_NEXT
+    0
 }
 
 #[cfg(not(test))]

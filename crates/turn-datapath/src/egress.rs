@@ -1,15 +1,19 @@
 //! A packet that this host sends: it always goes on, unchanged, and may be a witness.
 
 use turn_wire::channel_data::{self, ChannelDataHeader};
-use turn_wire::ethernet::MacAddress;
+use turn_wire::ethernet::{EthernetHeader, MacAddress};
 use turn_wire::{Be16, IpAddress};
 
 use crate::control::{self, ControlMessage};
 use crate::fingerprint::fingerprint;
 use crate::flow::{interface_flags, path_flags};
 use crate::ingress::event;
-use crate::packet::Packet;
+use crate::packet::{Packet, UdpData};
 use crate::{Flow, FlowKey, Flows, Frame, LeaseTerms, Reason};
+
+/// Most datagrams of a train that are looked at: as many as a server can send in one call (`UDP_MAX_SEGMENTS`, 128 since
+/// Linux 6.9 and 64 before).
+pub const LONGEST_TRAIN: u32 = 128;
 
 /// What is known of a packet beside its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -18,13 +22,14 @@ pub struct Sent {
     pub ifindex: u32,
     /// Sent by a process of this host, not forwarded for another.
     pub by_this_host: bool,
-    /// Several datagrams in one buffer, to be cut apart by the device (UDP segmentation offload).
-    pub is_train: bool,
+    /// Where the packet is a train of datagrams that the device is to cut apart (UDP segmentation offload): bytes of data
+    /// in each, of which the last may have fewer. Zero where it is one datagram.
+    pub segment: u16,
     /// Bears a VLAN tag that is not part of its bytes.
     pub has_tag: bool,
 }
 
-/// What a sent packet means.
+/// What a sent datagram means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// A control message that the daemon gets a copy of.
@@ -33,29 +38,105 @@ pub struct Seen {
     pub reason: Reason,
 }
 
-/// Looks at a packet that this host sends.
-#[inline(always)]
-pub fn egress<F: Frame, T: Flows>(frame: &F, flows: &T, terms: &LeaseTerms, sent: &Sent) -> Seen {
-    let nothing = |reason| Seen { message: None, reason };
-    if !sent.by_this_host {
-        return nothing(Reason::EgressOther);
+/// A packet that this host sends: a datagram, or a train of them between the same transport addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    key: FlowKey,
+    data_at: u32,
+    data_length: u16,
+    dont_fragment: bool,
+    /// No flow expects its datagrams, unless as ChannelData.
+    is_unexpected: bool,
+}
+
+impl Outgoing {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::EgressOther`] where the packet cannot mean anything.
+    #[inline(always)]
+    pub fn read<F: Frame>(frame: &F, sent: &Sent) -> Result<Self, Reason> {
+        if !sent.by_this_host {
+            return Err(Reason::EgressOther);
+        }
+        match Packet::read_headers(frame) {
+            Ok(packet) => Ok(Self {
+                key: packet.key(),
+                data_at: packet.data.at as u32,
+                data_length: packet.data.length,
+                dont_fragment: packet.dont_fragment,
+                is_unexpected: false,
+            }),
+            Err(_) => Err(Reason::EgressOther),
+        }
     }
-    let Ok(packet) = Packet::read(frame) else {
-        return nothing(Reason::EgressOther);
-    };
-    if sent.is_train {
-        return nothing(Reason::EgressTrain);
-    }
-    let key = packet.key();
-    let message = response(frame, flows, &packet, &key);
-    let reason = match expected(flows, &packet, key) {
-        Some((flow_key, data)) => match flows.flow(&flow_key) {
-            Some(mut flow) => witness(frame, flows, terms, sent, &packet, &flow_key, data, &mut flow),
+
+    /// Looks at one datagram, counted from zero; none where there are not as many.
+    #[inline(always)]
+    pub fn look<F: Frame, T: Flows>(
+        &mut self,
+        frame: &F,
+        flows: &T,
+        terms: &LeaseTerms,
+        sent: &Sent,
+        number: u32,
+    ) -> Option<Seen> {
+        let data = self.data(frame, sent.segment, number)?;
+        let message = response(frame, flows, &data, &self.key);
+        let reason = match self.expected(flows, &data) {
+            Some((flow_key, data)) => match flows.flow(&flow_key) {
+                Some(mut flow) => witness(frame, flows, terms, sent, self, &flow_key, data, &mut flow),
+                None => Reason::EgressOther,
+            },
             None => Reason::EgressOther,
-        },
-        None => Reason::EgressOther,
-    };
-    Seen { message, reason }
+        };
+        Some(Seen { message, reason })
+    }
+
+    /// The data of one datagram.
+    #[inline(always)]
+    fn data<F: Frame>(&self, frame: &F, segment: u16, number: u32) -> Option<UdpData> {
+        let segment = if segment == 0 { u32::from(self.data_length) } else { u32::from(segment) };
+        let behind = number.wrapping_mul(segment);
+        let rest = u32::from(self.data_length).checked_sub(behind)?;
+        if rest == 0 && number != 0 {
+            return None;
+        }
+        Some(UdpData::read(frame, self.data_at.wrapping_add(behind) as usize, rest.min(segment) as u16))
+    }
+
+    /// The flow whose translation a datagram could be, and where its application data lies.
+    #[inline(always)]
+    fn expected<T: Flows>(&mut self, flows: &T, data: &UdpData) -> Option<(FlowKey, (usize, u16))> {
+        let mut key = self.key;
+        if let Some(head) = data.head
+            && channel_data::is_channel_number(head.number)
+            && usize::from(head.length.value()).wrapping_add(ChannelDataHeader::LEN)
+                <= usize::from(data.length)
+        {
+            key.channel = head.number;
+            if let Some(flow) = flows.expected(&key) {
+                return Some((flow, (data.at.wrapping_add(ChannelDataHeader::LEN), head.length.value())));
+            }
+            key.channel = Be16::new(0);
+        }
+        if self.is_unexpected {
+            return None;
+        }
+        let data = (data.at, data.length);
+        if let Some(flow) = flows.expected(&key) {
+            return Some((flow, data));
+        }
+        key.source = IpAddress::ANY;
+        if let Some(flow) = flows.expected(&key) {
+            return Some((flow, data));
+        }
+        key.source_port = Be16::new(0);
+        let flow = flows.expected(&key);
+        self.is_unexpected = flow.is_none();
+        flow.map(|flow| (flow, data))
+    }
 }
 
 /// The responses of a server whose meaning the daemon works out.
@@ -63,7 +144,7 @@ pub fn egress<F: Frame, T: Flows>(frame: &F, flows: &T, terms: &LeaseTerms, sent
 fn response<F: Frame, T: Flows>(
     frame: &F,
     flows: &T,
-    packet: &Packet,
+    data: &UdpData,
     key: &FlowKey,
 ) -> Option<ControlMessage> {
     const ALLOCATE_SUCCESS: u16 = 0x0103;
@@ -73,7 +154,7 @@ fn response<F: Frame, T: Flows>(
     const CHANNEL_BIND_SUCCESS: u16 = 0x0109;
     const CHANNEL_BIND_ERROR: u16 = 0x0119;
 
-    let stun_type = packet.stun_type(frame)?;
+    let stun_type = data.stun_type(frame)?;
     let client = FlowKey {
         source: key.destination,
         destination: key.source,
@@ -92,39 +173,13 @@ fn response<F: Frame, T: Flows>(
         }
         _ => return None,
     }
-    let length = usize::from(packet.data_length);
+    let length = usize::from(data.length);
     (length <= control::MAX_MESSAGE).then_some(ControlMessage {
-        at: packet.data_at,
+        at: data.at,
         length,
         key: *key,
         kind: control::kind::RESPONSE,
     })
-}
-
-/// The flow whose translation this packet could be, and where its application data lies.
-#[inline(always)]
-fn expected<T: Flows>(flows: &T, packet: &Packet, mut key: FlowKey) -> Option<(FlowKey, (usize, u16))> {
-    if let Some(head) = packet.head
-        && channel_data::is_channel_number(head.number)
-        && usize::from(head.length.value()).wrapping_add(ChannelDataHeader::LEN)
-            <= usize::from(packet.data_length)
-    {
-        key.channel = head.number;
-        if let Some(flow) = flows.expected(&key) {
-            return Some((flow, (packet.data_at.wrapping_add(ChannelDataHeader::LEN), head.length.value())));
-        }
-        key.channel = Be16::new(0);
-    }
-    let data = (packet.data_at, packet.data_length);
-    if let Some(flow) = flows.expected(&key) {
-        return Some((flow, data));
-    }
-    key.source = IpAddress::ANY;
-    if let Some(flow) = flows.expected(&key) {
-        return Some((flow, data));
-    }
-    key.source_port = Be16::new(0);
-    flows.expected(&key).map(|flow| (flow, data))
 }
 
 /// Grants or renews the lease of a flow whose translation the server was seen to do.
@@ -135,7 +190,7 @@ fn witness<F: Frame, T: Flows>(
     flows: &T,
     terms: &LeaseTerms,
     sent: &Sent,
-    packet: &Packet,
+    outgoing: &Outgoing,
     flow_key: &FlowKey,
     (data_at, data_length): (usize, u16),
     flow: &mut Flow,
@@ -144,7 +199,7 @@ fn witness<F: Frame, T: Flows>(
         return Reason::OtherPayload;
     }
     flow.noted_until = 0;
-    let Some(path) = Path::of(flows, sent, packet, flow) else {
+    let Some(path) = Path::of(frame, flows, sent, outgoing, flow) else {
         return Reason::EgressOther;
     };
     let now = flows.now();
@@ -192,14 +247,21 @@ struct Route {
 impl Path {
     /// None where the packet leaves by an interface that was not named, or with a VLAN tag.
     #[inline(always)]
-    fn of<T: Flows>(flows: &T, sent: &Sent, packet: &Packet, flow: &Flow) -> Option<Self> {
+    fn of<F: Frame, T: Flows>(
+        frame: &F,
+        flows: &T,
+        sent: &Sent,
+        outgoing: &Outgoing,
+        flow: &Flow,
+    ) -> Option<Self> {
         if sent.has_tag {
             return None;
         }
         let way_in = flows.interface(flow.noted_ifindex)?;
         let way_out = flows.interface(sent.ifindex)?;
+        let ethernet = frame.get::<EthernetHeader>(0)?;
         let mut flags = 0;
-        if packet.dont_fragment {
+        if outgoing.dont_fragment {
             flags |= path_flags::DONT_FRAGMENT;
         }
         if way_in.flags & interface_flags::GENERIC != 0 || way_out.flags & interface_flags::TRANSMITS != 0 {
@@ -212,10 +274,10 @@ impl Path {
             out_mtu: way_out.mtu.min(u32::from(u16::MAX)) as u16,
             flags,
             route: Route {
-                out_source: packet.source,
-                out_source_port: packet.udp.source,
-                out_mac_destination: packet.ethernet.destination,
-                out_mac_source: packet.ethernet.source,
+                out_source: outgoing.key.source,
+                out_source_port: outgoing.key.source_port,
+                out_mac_destination: ethernet.destination,
+                out_mac_source: ethernet.source,
                 out_ifindex: sent.ifindex,
                 in_ifindex: flow.noted_ifindex,
                 in_mac: flow.noted_mac,

@@ -48,7 +48,7 @@ pub fn ingress<F: Frame, T: Flows>(frame: &mut F, flows: &T, terms: &LeaseTerms,
     // A first word in the channel range is a channel number only if that channel is bound. Anything at a
     // relayed transport address is a peer's data, whatever it looks like.
     let mut flow = None;
-    if let Some(head) = packet.head
+    if let Some(head) = packet.data.head
         && channel_data::is_channel_number(head.number)
     {
         key.channel = head.number;
@@ -77,7 +77,7 @@ const CHANNEL_BIND: u16 = 0x0009;
 /// The requests of known clients whose meaning the daemon works out.
 #[inline(always)]
 fn request<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet, key: &FlowKey) -> Option<Action> {
-    if !matches!(packet.stun_type(frame)?, REFRESH | CREATE_PERMISSION | CHANNEL_BIND)
+    if !matches!(packet.data.stun_type(frame)?, REFRESH | CREATE_PERMISSION | CHANNEL_BIND)
         || !flows.is_client(key)
     {
         return None;
@@ -88,16 +88,17 @@ fn request<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet, key: &Flow
 /// A ChannelBind request of somebody whose Allocate was not seen, which may be because it is older than turn-bpf.
 #[inline(always)]
 fn stranger<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet, key: &FlowKey) -> Option<Action> {
-    (packet.stun_type(frame)? == CHANNEL_BIND && flows.admit_stranger()).then(|| copy_request(packet, key))
+    (packet.data.stun_type(frame)? == CHANNEL_BIND && flows.admit_stranger())
+        .then(|| copy_request(packet, key))
 }
 
 #[inline(always)]
 fn copy_request(packet: &Packet, key: &FlowKey) -> Action {
-    let length = usize::from(packet.data_length);
+    let length = usize::from(packet.data.length);
     if length > control::MAX_MESSAGE {
         return Action::Pass(Reason::ControlTooLong);
     }
-    Action::Copy(ControlMessage { at: packet.data_at, length, key: *key, kind: control::kind::REQUEST })
+    Action::Copy(ControlMessage { at: packet.data.at, length, key: *key, kind: control::kind::REQUEST })
 }
 
 /// A packet of a known flow: relayed, or the reason why it goes to the server.
@@ -191,16 +192,16 @@ impl ApplicationData {
     /// Takes the packet as ChannelData where its key has a channel, else as a plain datagram.
     #[inline(always)]
     fn of(packet: &Packet, key: &FlowKey) -> Result<Self, Reason> {
-        let (Some(head), true) = (packet.head, key.channel != Be16::new(0)) else {
-            return Ok(Self { at: packet.data_at, length: packet.data_length, padding: 0 });
+        let (Some(head), true) = (packet.data.head, key.channel != Be16::new(0)) else {
+            return Ok(Self { at: packet.data.at, length: packet.data.length, padding: 0 });
         };
         let length = head.length.value();
-        let behind_header = packet.data_length.wrapping_sub(ChannelDataHeader::LEN as u16);
+        let behind_header = packet.data.length.wrapping_sub(ChannelDataHeader::LEN as u16);
         let padding = behind_header.checked_sub(length).ok_or(Reason::ChannelDataLength)?;
         if padding != 0 && padding != channel_data::padding(length) {
             return Err(Reason::ChannelDataLength);
         }
-        Ok(Self { at: packet.data_at.wrapping_add(ChannelDataHeader::LEN), length, padding })
+        Ok(Self { at: packet.data.at.wrapping_add(ChannelDataHeader::LEN), length, padding })
     }
 }
 

@@ -4,7 +4,7 @@
 //! be read and rewritten, [`Flows`] is the state that outlives it. Nothing here can panic, and every failure
 //! leaves the frame as it came.
 //!
-//! Start reading at [`ingress::ingress`] and [`egress::egress`].
+//! Start reading at [`ingress::ingress`] and [`egress::Outgoing`].
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -26,7 +26,7 @@ pub mod reason;
 pub mod translate;
 
 pub use control::{ControlMessage, FlowEvent, RecordHeader};
-pub use egress::egress;
+pub use egress::Outgoing;
 pub use flow::{Flow, FlowKey, Interface, LeaseTerms};
 pub use frame::{Flows, Frame};
 pub use ingress::{Action, ingress};

@@ -20,10 +20,8 @@ pub struct Packet {
     pub destination: IpAddress,
     /// The UDP header.
     pub udp: UdpHeader,
-    /// Offset of the UDP data.
-    pub data_at: usize,
-    /// Bytes of UDP data.
-    pub data_length: u16,
+    /// What the UDP header is followed by.
+    pub data: UdpData,
     /// DSCP and ECN.
     pub traffic_class: u8,
     /// TTL or hop limit.
@@ -32,7 +30,16 @@ pub struct Packet {
     pub is_v4: bool,
     /// The don't-fragment flag; true for IPv6, which routers never fragment.
     pub dont_fragment: bool,
-    /// The first four bytes of the UDP data, where it has as many.
+}
+
+/// Where the data of a UDP datagram lie in a frame, and how they begin.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpData {
+    /// Offset of the first byte.
+    pub at: usize,
+    /// Length in bytes.
+    pub length: u16,
+    /// The first four bytes, where there are as many.
     pub head: Option<ChannelDataHeader>,
 }
 
@@ -44,6 +51,17 @@ impl Packet {
     /// Names why the frame is not such a datagram.
     #[inline(always)]
     pub fn read<F: Frame>(frame: &F) -> Result<Self, Reason> {
+        let packet = Self::read_headers(frame)?;
+        Ok(Self { data: UdpData::read(frame, packet.data.at, packet.data.length), ..packet })
+    }
+
+    /// Reads a frame without a look at how its UDP data begin.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::read`].
+    #[inline(always)]
+    pub fn read_headers<F: Frame>(frame: &F) -> Result<Self, Reason> {
         let ethernet = frame.get::<EthernetHeader>(0).ok_or(Reason::NotIp)?;
         match ethernet.ethertype {
             ethernet::IPV4 => Self::read_v4(frame, ethernet),
@@ -128,23 +146,16 @@ impl Packet {
         if data_at.wrapping_add(usize::from(data_length)) > frame.length() {
             return Err(Reason::Malformed);
         }
-        let head = if usize::from(data_length) >= ChannelDataHeader::LEN {
-            frame.get::<ChannelDataHeader>(data_at)
-        } else {
-            None
-        };
         Ok(Self {
             ethernet,
             source: IpAddress::ANY,
             destination: IpAddress::ANY,
             udp,
-            data_at,
-            data_length,
+            data: UdpData { at: data_at, length: data_length, head: None },
             traffic_class: 0,
             hop_limit: 0,
             is_v4: false,
             dont_fragment: false,
-            head,
         })
     }
 
@@ -174,6 +185,15 @@ impl Packet {
             .add16(self.udp.length);
         pseudo_header.fold() == self.udp.checksum.raw()
     }
+}
+
+impl UdpData {
+    /// The data of a datagram that lie here.
+    #[inline(always)]
+    pub fn read<F: Frame>(frame: &F, at: usize, length: u16) -> Self {
+        let has_head = usize::from(length) >= ChannelDataHeader::LEN;
+        Self { at, length, head: if has_head { frame.get(at) } else { None } }
+    }
 
     /// The method and class of a STUN message (RFC 8489 section 5); none where the data is not one.
     #[inline(always)]
@@ -181,10 +201,10 @@ impl Packet {
         const MAGIC_COOKIE: Be32 = Be32::new(0x2112_a442);
         const HEADER: u16 = 20;
         let head = self.head?;
-        if self.data_length < HEADER || head.number.value() >> 14 != 0 {
+        if self.length < HEADER || head.number.value() >> 14 != 0 {
             return None;
         }
-        let cookie = frame.get::<Be32>(self.data_at.wrapping_add(4))?;
+        let cookie = frame.get::<Be32>(self.at.wrapping_add(4))?;
         (cookie == MAGIC_COOKIE).then_some(head.number.value())
     }
 }

@@ -80,7 +80,7 @@ reasons! {
     OtherPayload = 23, "other_payload";
     /// The server's packet left another way than the lease says, and that ended the lease.
     PathChanged = 24, "path_changed";
-    /// A train of datagrams in one buffer (UDP segmentation offload).
+    /// A train of datagrams in one buffer (UDP segmentation offload), each of which is counted besides.
     EgressTrain = 25, "egress_train";
     /// A control message that found the ring buffer full.
     ControlLost = 26, "control_lost";

@@ -197,7 +197,7 @@ fn checksum<F: Frame>(
         .add16(flow.out_destination_port)
         .add16(Be16::new(udp_length))
         .add16(Be16::new(udp_length));
-    if let (Some(head), true) = (packet.head, data.at != packet.data_at) {
+    if let (Some(head), true) = (packet.data.head, data.at != packet.data.at) {
         sum = sum.remove16(head.number).remove16(head.length);
     }
     if let Some(header) = channel_data {

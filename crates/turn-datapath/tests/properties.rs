@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use turn_datapath::flow::path_flags;
-use turn_datapath::{Reason, egress, ingress};
+use turn_datapath::{Reason, ingress};
 use turn_testkit::cases::random::Random;
 use turn_testkit::cases::subject::Subject;
 use turn_testkit::cases::{HERE, Input, NOW, Outcome, Setting, TERMS, Verdict, host};
@@ -161,11 +161,11 @@ proptest! {
     fn messages_lie_in_their_frame(choices in vec(any::<u8>(), 0..300)) {
         let Random { setting, input, .. } = Random::new(&choices);
         let frame = MemoryFrame::new(input.frame());
-        if let Input::Sent { sent, .. } = &input
-            && let Some(message) = egress(&frame, &host::maps(&setting), &TERMS, sent).message
-        {
-            prop_assert!(message.at + message.length <= input.frame().len());
-            prop_assert!(message.length <= turn_datapath::control::MAX_MESSAGE);
+        if let Input::Sent { sent, .. } = &input {
+            for message in host::look(&frame, &host::maps(&setting), sent).1 {
+                prop_assert!(message.at + message.length <= input.frame().len());
+                prop_assert!(message.length <= turn_datapath::control::MAX_MESSAGE);
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Frames that cannot be resized as a translation needs, and where redirected frames go.
 
-use turn_datapath::{Action, Frame, Reason, egress, ingress};
+use turn_datapath::{Action, Frame, Reason, ingress};
 use turn_testkit::cases::draft::Draft;
 use turn_testkit::cases::subject::{DATA, Subject};
-use turn_testkit::cases::{ELSEWHERE, HERE, TERMS, host};
+use turn_testkit::cases::{ELSEWHERE, HERE, SENT, TERMS, host};
 use turn_testkit::memory::MemoryFrame;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -102,8 +102,7 @@ fn what_is_sent_is_only_read() {
         let input = subject.servers(DATA).build();
         let frame = MemoryFrame::with_headroom(&input, 0);
         let draft = Draft::sent("", &subject.awaiting(DATA), Vec::new());
-        let sent = egress::Sent { ifindex: HERE, by_this_host: true, is_train: false, has_tag: false };
-        let seen = egress(&frame, &host::maps(&draft.into_setting()), &TERMS, &sent);
-        assert_eq!((seen.reason, frame.bytes()), (Reason::Witness, &input[..]));
+        let (counted, _) = host::look(&frame, &host::maps(&draft.into_setting()), &SENT);
+        assert_eq!((&counted[..], frame.bytes()), (&[Reason::Witness][..], &input[..]));
     }
 }

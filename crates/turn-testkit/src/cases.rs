@@ -23,6 +23,7 @@ pub mod random;
 pub mod stories;
 pub mod subject;
 pub mod tables;
+pub mod trains;
 pub mod witness;
 
 /// One millisecond.
@@ -37,6 +38,8 @@ pub const TERMS: LeaseTerms = LeaseTerms { lease: 10 * SECOND, heartbeat: 3 * SE
 pub const HERE: u32 = 1;
 /// Another interface.
 pub const ELSEWHERE: u32 = 7;
+/// What is known beside the bytes of a datagram that this host sends.
+pub const SENT: Sent = Sent { ifindex: HERE, by_this_host: true, segment: 0, has_tag: false };
 
 /// Shortest frame that the kernel's test runs let come in: an Ethernet header.
 const SHORTEST_RECEIVED: usize = 14;
@@ -90,10 +93,10 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// The packet.
     pub frame: Vec<u8>,
-    /// Counters that went up by one, by number.
+    /// Counters that went up, by number, each as often as it did.
     pub counted: Vec<Reason>,
-    /// The message that the daemon got.
-    pub message: Option<Message>,
+    /// The messages that the daemon got.
+    pub messages: Vec<Message>,
     /// The events that the daemon got.
     pub reports: Vec<Report>,
     /// All flows, in the order of the setting.
@@ -212,7 +215,7 @@ pub fn check(cases: &[Case], run: Run<'_>) {
 }
 
 fn difference(case: &Case, actual: &Outcome) -> String {
-    let Outcome { verdict, frame, counted, message, reports, flows, clients } = &case.outcome;
+    let Outcome { verdict, frame, counted, messages, reports, flows, clients } = &case.outcome;
     let mut text = format!("--- {}", case.name);
     let mut compare = |what: &str, expected: String, actual: String| {
         if expected != actual {
@@ -222,7 +225,7 @@ fn difference(case: &Case, actual: &Outcome) -> String {
     compare("verdict", format!("{verdict:?}"), format!("{:?}", actual.verdict));
     compare("frame", format!("{frame:02x?}"), format!("{:02x?}", actual.frame));
     compare("counted", format!("{counted:?}"), format!("{:?}", actual.counted));
-    compare("message", format!("{message:02x?}"), format!("{:02x?}", actual.message));
+    compare("messages", format!("{messages:02x?}"), format!("{:02x?}", actual.messages));
     compare("reports", format!("{reports:?}"), format!("{:?}", actual.reports));
     for (expected, actual) in flows.iter().zip(&actual.flows) {
         compare("flow", format!("{expected:?}"), format!("{actual:?}"));

@@ -15,6 +15,7 @@ pub mod packet;
 pub mod process;
 pub mod role;
 pub mod scratch;
+pub mod segmentation;
 pub mod traffic;
 pub mod turn_client;
 pub mod wire;

@@ -54,7 +54,7 @@ impl Kernel {
             self.fill(setting, &clock);
             let (verdict, frame) = self.execute(input);
             let counted = self.newly_counted();
-            let (message, reports) = self.records(&clock);
+            let (messages, reports) = self.records(&clock);
             let flows = setting.flows.iter().filter_map(|(key, before)| {
                 let after = self.maps.flows.flow(key)?;
                 Some((*key, clock.back(before, after)))
@@ -64,7 +64,7 @@ impl Kernel {
                 self.maps.clients.keys().map(|key| key.expect("a key of CLIENTS").0).collect();
             self.clear(setting, &clients);
             if coarse_clock() == clock.shown {
-                return Outcome { verdict, frame, counted, message, reports, flows, clients };
+                return Outcome { verdict, frame, counted, messages, reports, flows, clients };
             }
         }
     }
@@ -143,23 +143,22 @@ impl Kernel {
         counted
     }
 
-    fn records(&mut self, clock: &Clock) -> (Option<Message>, Vec<Report>) {
-        let mut message = None;
+    fn records(&mut self, clock: &Clock) -> (Vec<Message>, Vec<Report>) {
+        let mut messages = Vec::new();
         let mut reports = Vec::new();
         while let Some(record) = self.maps.control.next() {
             let (header, rest) = RecordHeader::read_from_prefix(&record).expect("a whole header");
             if matches!(header.kind, kind::REQUEST | kind::RESPONSE) {
                 let bytes = rest[..header.length as usize].to_vec();
                 let time = clock.time_back(header.time);
-                let replaced = message.replace(Message { kind: header.kind, time, key: header.key, bytes });
-                assert!(replaced.is_none(), "two messages of one packet");
+                messages.push(Message { kind: header.kind, time, key: header.key, bytes });
             } else {
                 let event = FlowEvent::read_from_bytes(&record).expect("a whole event");
                 let report = Report::from(&event);
                 reports.push(Report { time: clock.time_back(report.time), ..report });
             }
         }
-        (message, reports)
+        (messages, reports)
     }
 }
 
@@ -220,13 +219,13 @@ fn context(input: &Input) -> Vec<u8> {
             let (data, data_end, data_meta, rx_queue, egress_ifindex) = (0, frame.len() as u32, 0, 0, 0);
             vec![data, data_end, data_meta, *interface, rx_queue, egress_ifindex]
         }
-        Input::Sent { sent: Sent { ifindex, by_this_host, is_train, has_tag }, .. } => {
+        Input::Sent { sent: Sent { ifindex, by_this_host, segment, has_tag }, .. } => {
             const INGRESS_IFINDEX: usize = 9;
             const GSO_SIZE: usize = 44;
             assert!(*ifindex == HERE && !has_tag, "a test run leaves by the loopback interface, untagged");
             let mut words = vec![0; 48];
             words[INGRESS_IFINDEX] = if *by_this_host { 0 } else { HERE };
-            words[GSO_SIZE] = if *is_train { 1200 } else { 0 };
+            words[GSO_SIZE] = (*segment).into();
             words
         }
     };

@@ -3,6 +3,7 @@
 mod differential;
 mod kernel;
 mod limits;
+mod trains;
 mod verifier;
 
 macro_rules! in_the_kernel {

@@ -16,8 +16,8 @@ const REQUESTS: [u16; 3] = [0x0004, 0x0008, CHANNEL_BIND];
 const ALLOCATE_SUCCESS: u16 = 0x0103;
 const CHANNEL_BIND_SUCCESS: u16 = 0x0109;
 /// Those that make a client known.
-const INTRODUCTIONS: [u16; 2] = [ALLOCATE_SUCCESS, CHANNEL_BIND_SUCCESS];
-const OTHER_RESPONSES: [u16; 4] = [0x0104, 0x0114, 0x0118, 0x0119];
+pub(super) const INTRODUCTIONS: [u16; 2] = [ALLOCATE_SUCCESS, CHANNEL_BIND_SUCCESS];
+pub(super) const OTHER_RESPONSES: [u16; 4] = [0x0104, 0x0114, 0x0118, 0x0119];
 const HEADER: usize = 20;
 
 /// A STUN message of this type with so many bytes of attributes, which mean nothing.
@@ -232,11 +232,11 @@ fn response(subject: &Subject, message: &[u8]) -> Draft {
     Draft::sent(format!("response, {} bytes", message.len()), subject, packet.build())
 }
 
-fn request_key(subject: &Subject) -> FlowKey {
+pub(super) fn request_key(subject: &Subject) -> FlowKey {
     subject.key().with_channel(Be16::new(0))
 }
 
-fn response_key(subject: &Subject) -> FlowKey {
+pub(super) fn response_key(subject: &Subject) -> FlowKey {
     key(&leg(subject.input.destination, subject.input.source, None))
 }
 
@@ -244,6 +244,6 @@ fn with_copy(mut case: Case, kind: u32, key: FlowKey, bytes: Vec<u8>) -> Case {
     if matches!(case.input, Input::Sent { .. }) {
         case.outcome.counted.push(Reason::EgressControl);
     }
-    case.outcome.message = Some(Message { kind, time: NOW, key, bytes });
+    case.outcome.messages = vec![Message { kind, time: NOW, key, bytes }];
     case
 }

@@ -6,7 +6,7 @@ use turn_datapath::egress::Sent;
 use turn_datapath::{Flow, Reason};
 
 use super::subject::Subject;
-use super::{Case, HERE, Input, Outcome, Report, Setting, Verdict};
+use super::{Case, HERE, Input, Outcome, Report, SENT, Setting, Verdict};
 
 /// A case that does not say yet what is to happen.
 #[derive(Clone, Debug)]
@@ -25,8 +25,7 @@ impl Draft {
 
     /// This host sends a frame while the subject's output is expected.
     pub fn sent(name: impl AsRef<str>, subject: &Subject, frame: Vec<u8>) -> Self {
-        let sent = Sent { ifindex: HERE, by_this_host: true, is_train: false, has_tag: false };
-        Self::new(name, subject, Input::Sent { frame, sent })
+        Self::new(name, subject, Input::Sent { frame, sent: SENT })
     }
 
     fn new(name: impl AsRef<str>, subject: &Subject, input: Input) -> Self {
@@ -94,7 +93,7 @@ impl Draft {
             verdict,
             frame,
             counted: vec![reason],
-            message: None,
+            messages: Vec::new(),
             reports: Vec::new(),
             flows: self.setting.flows.clone(),
             clients: self.setting.clients.clone(),
@@ -107,6 +106,13 @@ impl Case {
     /// The subject's flow is changed in this way too.
     pub fn leaves(mut self, change: impl FnOnce(&mut Flow)) -> Self {
         change(&mut self.outcome.flows[0].1);
+        self
+    }
+
+    /// It is counted so and not otherwise.
+    pub fn counts(mut self, counted: impl IntoIterator<Item = Reason>) -> Self {
+        self.outcome.counted = counted.into_iter().collect();
+        self.outcome.counted.sort();
         self
     }
 

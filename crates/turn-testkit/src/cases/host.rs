@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use turn_datapath::{Action, ControlMessage, FlowEvent, Reason, egress, ingress};
+use turn_datapath::egress::{LONGEST_TRAIN, Seen, Sent};
+use turn_datapath::{Action, ControlMessage, FlowEvent, Outgoing, Reason, ingress};
 
 use super::{Input, Message, Outcome, Report, Setting, TERMS, Verdict};
 use crate::memory::{MemoryFlows, MemoryFrame};
@@ -25,36 +26,49 @@ pub fn maps(setting: &Setting) -> MemoryFlows {
 pub fn run(setting: &Setting, input: &Input) -> Outcome {
     let flows = maps(setting);
     let mut frame = MemoryFrame::new(input.frame());
-    let (verdict, counted, message) = match input {
+    let (verdict, mut counted, messages) = match input {
         Input::Received { interface, .. } => match ingress(&mut frame, &flows, &TERMS, *interface) {
-            Action::Pass(reason) => (Verdict::Onward, vec![reason], None),
-            Action::Copy(message) => (Verdict::Onward, vec![Reason::Control], Some(message)),
-            Action::Transmit => (Verdict::Transmit, vec![Reason::Relayed], None),
-            Action::Redirect => (Verdict::Redirect, vec![Reason::Redirected], None),
+            Action::Pass(reason) => (Verdict::Onward, vec![reason], Vec::new()),
+            Action::Copy(message) => (Verdict::Onward, vec![Reason::Control], vec![message]),
+            Action::Transmit => (Verdict::Transmit, vec![Reason::Relayed], Vec::new()),
+            Action::Redirect => (Verdict::Redirect, vec![Reason::Redirected], Vec::new()),
         },
         Input::Sent { sent, .. } => {
-            let seen = egress(&frame, &flows, &TERMS, sent);
-            let control = seen.message.map(|_| Reason::EgressControl);
-            (Verdict::Onward, [seen.reason].into_iter().chain(control).collect(), seen.message)
+            let (counted, messages) = look(&frame, &flows, sent);
+            (Verdict::Onward, counted, messages)
         }
     };
-    let message = message.map(|ControlMessage { at, length, key, kind }| Message {
+    let messages = messages.into_iter().map(|ControlMessage { at, length, key, kind }| Message {
         kind,
         time: setting.now,
         key,
         bytes: frame.bytes()[at..at + length].to_vec(),
     });
-    let mut counted = counted;
     counted.sort();
     Outcome {
         verdict,
         frame: frame.bytes().to_vec(),
         counted,
-        message,
+        messages: messages.collect(),
         reports: flows.take_reports().iter().map(Report::from).collect(),
         flows: setting.flows.iter().filter_map(|(key, _)| Some((*key, flows.peek(key)?))).collect(),
         clients: flows.clients(),
     }
+}
+
+/// Looks at every datagram of a packet that is sent: what is to be counted, and what the daemon gets a copy of.
+pub fn look(frame: &MemoryFrame, flows: &MemoryFlows, sent: &Sent) -> (Vec<Reason>, Vec<ControlMessage>) {
+    let mut outgoing = match Outgoing::read(frame, sent) {
+        Ok(outgoing) => outgoing,
+        Err(reason) => return (vec![reason], Vec::new()),
+    };
+    let longest = if sent.segment == 0 { 1 } else { LONGEST_TRAIN };
+    let mut seen: Vec<Seen> =
+        (0..longest).map_while(|number| outgoing.look(frame, flows, &TERMS, sent, number)).collect();
+    let train = (seen.len() > 1).then_some(Reason::EgressTrain);
+    let messages: Vec<ControlMessage> = seen.iter_mut().filter_map(|seen| seen.message.take()).collect();
+    let copied = messages.iter().map(|_| Reason::EgressControl);
+    (seen.iter().map(|seen| seen.reason).chain(train).chain(copied).collect(), messages)
 }
 
 impl From<&FlowEvent> for Report {

@@ -6,8 +6,8 @@ use turn_datapath::{Flow, Interface};
 
 use super::control::stun;
 use super::subject::{Subject, data, mac, print};
-use super::{ELSEWHERE, HERE, Input, MILLISECOND, NOW, SECOND, Setting};
-use crate::packet::{Packet, TPID_8021Q, UdpChecksum};
+use super::{ELSEWHERE, HERE, Input, MILLISECOND, NOW, SECOND, SENT, Setting};
+use crate::packet::{Packet, TPID_8021Q, UdpChecksum, channel_data};
 use crate::role::{CLIENT_MAC, PEER_MAC, RELAYED_MAC, SERVER_MAC};
 
 /// A packet, its flow, and the maps that it meets.
@@ -77,14 +77,16 @@ impl Random {
         let data = random_data(choices);
         change_flow(choices, &mut subject.flow, &data);
         let is_sent = choices.of(&[false, false, true]);
-        let frame =
-            if is_sent { sent_frame(choices, &subject, &data) } else { frame(choices, &subject, &data) };
+        let (frame, segment) = match is_sent {
+            true if choices.seldom(4) => train(choices, &subject, &data),
+            true => (sent_frame(choices, &subject, &data), choices.of(&[0, 0, 0, 0, 0, 0, 1, 1200])),
+            false => (frame(choices, &subject, &data), 0),
+        };
         let frame = damaged(choices, frame);
         let setting = setting(choices, &subject);
         let input = if is_sent {
             let by_this_host = !choices.seldom(16);
-            let is_train = choices.seldom(16);
-            Input::Sent { frame, sent: Sent { ifindex: HERE, by_this_host, is_train, has_tag: false } }
+            Input::Sent { frame, sent: Sent { by_this_host, segment, ..SENT } }
         } else {
             Input::Received { frame, interface: HERE }
         };
@@ -164,6 +166,36 @@ fn sent_frame(choices: &mut Choices<'_>, subject: &Subject, data: &[u8]) -> Vec<
     }
     let packet = dressed(choices, packet, subject.output.source.is_ipv4());
     packet.macs(PEER_MAC, if choices.seldom(16) { CLIENT_MAC } else { RELAYED_MAC }).build()
+}
+
+/// A train of datagrams to the receiver of the flow's output, and how long each but the last is.
+fn train(choices: &mut Choices<'_>, subject: &Subject, noted: &[u8]) -> (Vec<u8>, u16) {
+    let of_channel = |channel: Option<u16>, data: &[u8]| match channel {
+        Some(channel) => channel_data(channel, data, &[]),
+        None => data.to_vec(),
+    };
+    let noted = of_channel(subject.output.channel, noted);
+    let segment = choices.of(&[noted.len().max(1), noted.len().max(1), 24, 120, 1, 3, 1200]);
+    let mut payload = Vec::new();
+    for _ in 0..=choices.below(8) {
+        let mut datagram = match choices.below(6) {
+            0 | 1 => noted.clone(),
+            2 => of_channel(choices.of(&[subject.output.channel, Some(0x4abc), None]), &data(segment)),
+            3 => stun(choices.of(&[0x103, 0x104, 0x109, 0x119, 0x101]), segment.saturating_sub(20)),
+            4 => vec![choices.byte(); segment],
+            _ => noted.iter().rev().copied().collect(),
+        };
+        datagram.resize(segment, 0);
+        payload.extend(datagram);
+    }
+    let missing = choices.of(&[0, 0, 1, segment / 2]);
+    payload.truncate((payload.len() - missing).min(3000));
+    let packet = match choices.seldom(6) {
+        // To whoever sends the packets of the flow, who may be a known client.
+        true => Packet::new(subject.input.destination, subject.input.source),
+        false => subject.servers(&[]),
+    };
+    (packet.payload(&payload).build(), segment as u16)
 }
 
 /// Header fields, most of them harmless.

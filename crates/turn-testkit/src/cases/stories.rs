@@ -1,12 +1,11 @@
 //! Several packets of one flow after another.
 
 use turn_datapath::control::kind;
-use turn_datapath::egress::Sent;
 use turn_datapath::{Flow, Reason};
 
 use super::draft::Draft;
 use super::subject::{Subject, data, mac};
-use super::{HERE, Input, MILLISECOND, Run, SECOND, Setting, Verdict};
+use super::{HERE, Input, MILLISECOND, Run, SECOND, SENT, Setting, Verdict};
 use crate::packet::Packet;
 use crate::role::CLIENT_MAC;
 
@@ -141,8 +140,7 @@ impl<'a> Story<'a> {
     /// The server relays it in its own way.
     fn server_relays_by(&mut self, back: u8, way: impl FnOnce(Packet) -> Packet) -> Vec<Reason> {
         let frame = way(self.subject.servers(&self.data(back))).build();
-        let sent = Sent { ifindex: HERE, by_this_host: true, is_train: false, has_tag: false };
-        self.run(Input::Sent { frame, sent })
+        self.run(Input::Sent { frame, sent: SENT })
     }
 
     fn data(&self, back: u8) -> Vec<u8> {

@@ -81,6 +81,13 @@ macro_rules! for_all_tables {
             witness::only_plain_datagrams_are_witnesses,
             witness::pr5_a_padded_witness_is_a_witness,
             witness::channels_tell_outputs_apart,
+            trains::a_witness_may_be_anywhere_in_a_train,
+            trains::a_wildcard_is_found_by_every_datagram_of_a_train,
+            trains::other_trains_are_no_witnesses,
+            trains::channels_are_told_apart_in_a_train,
+            trains::rf5_a36_responses_in_a_train_are_copied,
+            trains::trains_of_one_are_datagrams,
+            trains::trains_are_looked_at_up_to_the_longest_that_a_server_can_send,
         }
         $crate::for_all_tables! { @stories $run:
             a_lease_from_its_first_packet_to_its_second_life,
@@ -124,6 +131,7 @@ mod tests {
             ("headers", include_str!("headers.rs")),
             ("lease", include_str!("lease.rs")),
             ("path", include_str!("path.rs")),
+            ("trains", include_str!("trains.rs")),
             ("witness", include_str!("witness.rs")),
         ] {
             let functions = source.lines().filter_map(|line| line.strip_prefix("pub fn "));

@@ -250,14 +250,13 @@ pub fn a_wildcard_port_finds_the_relayed_transport_address() -> Vec<Case> {
     cases
 }
 
-/// Packets that are not this host's own, trains, tagged ones, and ones by interfaces that were not named.
+/// Packets that are not this host's own, tagged ones, and ones by interfaces that were not named.
 pub fn what_proves_no_way_is_no_witness() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in unarmed() {
         let subject = subject.awaiting(DATA);
         let sent = |name: &str| Draft::sent(name, &subject, subject.servers(DATA).build());
         cases.push(sent("forwarded").how(|sent| sent.by_this_host = false).passes(Reason::EgressOther));
-        cases.push(sent("train").how(|sent| sent.is_train = true).passes(Reason::EgressTrain));
         let gone = sent("flow gone").setting(|setting| setting.expected[0].1.reserved = Be16::new(1));
         cases.push(gone.passes(Reason::EgressOther));
         let unexpected = sent("not expected").setting(|setting| setting.expected.clear());
@@ -338,7 +337,7 @@ pub fn channels_tell_outputs_apart() -> Vec<Case> {
 }
 
 /// Flows that never had a lease and know no way.
-fn unarmed() -> Vec<Subject> {
+pub(super) fn unarmed() -> Vec<Subject> {
     let forget = |flow: &mut Flow| {
         *flow = Flow {
             out_source: flow.out_source,
@@ -354,7 +353,7 @@ fn unarmed() -> Vec<Subject> {
 }
 
 /// The case leaves its flow armed with the way of [`Subject::servers`].
-fn armed(case: Case) -> Case {
+pub(super) fn armed(case: Case) -> Case {
     case.leaves(|flow| {
         flow.lease_until = NOW + 10 * SECOND;
         flow.heartbeat_at = NOW + 3 * SECOND;
