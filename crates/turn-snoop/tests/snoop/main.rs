@@ -6,6 +6,7 @@ mod adoption;
 mod allocate;
 mod attacks;
 mod channel_bind;
+mod claims;
 mod invariants;
 mod lab;
 mod message;
