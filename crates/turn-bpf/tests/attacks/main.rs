@@ -3,9 +3,13 @@
 mod flood;
 mod forger;
 mod hidden;
+mod insider;
+mod local;
 mod requests;
 mod responses;
 mod server_death;
+mod strangers;
+mod targets;
 
 use turn_testkit::offload::OffloadOptions;
 

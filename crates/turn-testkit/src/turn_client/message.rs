@@ -125,6 +125,7 @@ pub struct MessageBuilder {
     broken_integrity: bool,
     after_integrity: Vec<(u16, Vec<u8>)>,
     fingerprint: bool,
+    padding: u8,
 }
 
 impl MessageBuilder {
@@ -138,6 +139,7 @@ impl MessageBuilder {
             broken_integrity: false,
             after_integrity: Vec::new(),
             fingerprint: false,
+            padding: 0,
         }
     }
 
@@ -205,6 +207,12 @@ impl MessageBuilder {
         self
     }
 
+    /// Fills attributes up with this byte, which receivers have to ignore.
+    pub fn padding(mut self, padding: u8) -> Self {
+        self.padding = padding;
+        self
+    }
+
     /// The message.
     pub fn build(&self) -> Vec<u8> {
         let mut message = self.message_type.to_be_bytes().to_vec();
@@ -213,6 +221,8 @@ impl MessageBuilder {
         message.extend_from_slice(&self.transaction);
         for (attribute, value) in &self.attributes {
             append(&mut message, *attribute, value);
+            let end = message.len();
+            message[end - (value.len().next_multiple_of(4) - value.len())..].fill(self.padding);
         }
         if let Some(credentials) = &self.credentials {
             append(&mut message, USERNAME, credentials.username.as_bytes());
