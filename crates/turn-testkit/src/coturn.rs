@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -175,9 +175,15 @@ impl Coturn {
     fn wait_for_answer(&mut self, server: &Namespace) -> Result<(), CoturnError> {
         let deadline = Instant::now() + START_LIMIT;
         for listen in self.options.listen.clone() {
-            let socket = server.udp_socket(SocketAddr::new(listen, 0))?;
+            // A wildcard listener answers from where it was asked.
+            let reached = match listen {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                listen => listen,
+            };
+            let socket = server.udp_socket(SocketAddr::new(reached, 0))?;
             socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-            let target = SocketAddr::new(listen, self.options.port);
+            let target = SocketAddr::new(reached, self.options.port);
             while !answers(&socket, target) {
                 if let Some(status) = self.process.ended()? {
                     return Err(CoturnError::Ended { status, log: self.log() });

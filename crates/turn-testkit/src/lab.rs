@@ -143,6 +143,7 @@ pub struct Lab {
     pub peer: Namespace,
     /// In front of the server, in [`Topology::One`].
     pub router: Option<Namespace>,
+    number: u32,
     far_ends: Vec<FarEnd>,
     pass_links: Vec<OwnedFd>,
 }
@@ -157,7 +158,7 @@ impl Lab {
         leftovers::remove();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let namespace = |role| Namespace::new(format!("tb-{}-{number}-{role}", std::process::id()));
+        let namespace = |role| named(number, role);
         let router = match topology {
             Topology::One => Some(namespace("router")?),
             Topology::Two => None,
@@ -168,6 +169,7 @@ impl Lab {
             server: namespace("server")?,
             peer: namespace("peer")?,
             router,
+            number,
             far_ends: Vec::new(),
             pass_links: Vec::new(),
         };
@@ -212,6 +214,11 @@ impl Lab {
                 self.namespaces().filter(|ns| ns.name() == end.namespace).map(|ns| (ns, end.interface))
             })
             .collect()
+    }
+
+    /// One more namespace, which is connected to nothing.
+    pub fn add_namespace(&self, role: &str) -> Result<Namespace, LabError> {
+        named(self.number, role)
     }
 
     /// Attaches a native XDP program that lets everything pass to the far end of each of the server's interfaces, for the life of the
@@ -260,12 +267,13 @@ impl Lab {
     }
 }
 
-/// Makes a veth pair between (namespace, interface, net, host) and (namespace, interface, host of the same net).
-fn link(
-    near: (&Namespace, &str, u8, u8),
-    far: (&Namespace, &'static str, u8),
-    faces_server: bool,
-) -> Result<FarEnd, LabError> {
+fn named(number: u32, role: &str) -> Result<Namespace, LabError> {
+    Namespace::new(format!("tb-{}-{number}-{role}", std::process::id()))
+}
+
+/// Makes a veth pair like those of every lab between (namespace, interface, net, host) and (namespace, interface, host of the same
+/// net). Networks 0 to 2 are the lab's own.
+pub fn connect(near: (&Namespace, &str, u8, u8), far: (&Namespace, &str, u8)) -> Result<(), LabError> {
     let (near_namespace, near_interface, net, near_host) = near;
     let (far_namespace, far_interface, far_host) = far;
     // The kernel delays the news of a carrier by up to a second if both ends happen to have the same index in their namespaces.
@@ -287,11 +295,21 @@ fn link(
         namespace.run("ip", &["link", "set", interface, "up"])?;
     }
     near_namespace.wait_for_carrier(near_interface)?;
-    far_namespace.wait_for_carrier(far_interface)?;
-    Ok(FarEnd { namespace: far_namespace.name().into(), interface: far_interface, faces_server })
+    far_namespace.wait_for_carrier(far_interface)
 }
 
-fn default_route(namespace: &Namespace, net: u8, gateway: u8) -> Result<(), LabError> {
+fn link(
+    near: (&Namespace, &str, u8, u8),
+    far: (&Namespace, &'static str, u8),
+    faces_server: bool,
+) -> Result<FarEnd, LabError> {
+    connect(near, far)?;
+    let (namespace, interface, _) = far;
+    Ok(FarEnd { namespace: namespace.name().into(), interface, faces_server })
+}
+
+/// Sends what is for other networks to a host of one of the namespace's own.
+pub fn default_route(namespace: &Namespace, net: u8, gateway: u8) -> Result<(), LabError> {
     namespace.run("ip", &["route", "add", "default", "via", &format!("198.18.{net}.{gateway}")])?;
     namespace.run("ip", &["-6", "route", "add", "default", "via", &format!("2001:db8:{net:x}::{gateway:x}")])
 }

@@ -28,6 +28,7 @@ pub struct OffloadOptions {
     daemon: Vec<String>,
     coturn: Vec<String>,
     far_ends_pass: bool,
+    coturn_runs: bool,
 }
 
 impl OffloadOptions {
@@ -41,6 +42,7 @@ impl OffloadOptions {
             daemon: Vec::new(),
             coturn: Vec::new(),
             far_ends_pass: true,
+            coturn_runs: true,
         }
     }
 
@@ -86,6 +88,12 @@ impl OffloadOptions {
         self
     }
 
+    /// No coturn yet: the test starts one with [`Offload::serve`].
+    pub fn without_coturn(mut self) -> Self {
+        self.coturn_runs = false;
+        self
+    }
+
     /// The lab with a running coturn and a turn-bpf that is ready.
     pub fn start(self) -> Offload {
         let mut offload = self.start_without_daemon();
@@ -103,7 +111,9 @@ impl OffloadOptions {
         assert_eq!(forwards.trim(), "0", "the server's namespace never forwards");
         let folder = ScratchFolder::new("control").expect("a folder");
         let mut offload = Offload { daemon: None, coturn: None, lab, folder, options: self };
-        offload.start_coturn();
+        if offload.options.coturn_runs {
+            offload.start_coturn();
+        }
         offload
     }
 }
@@ -168,7 +178,12 @@ impl Offload {
     /// Starts coturn, on the same ports each time.
     pub fn start_coturn(&mut self) {
         let arguments: Vec<&str> = self.options.coturn.iter().map(String::as_str).collect();
-        match CoturnOptions::of(&self.lab).arguments(&arguments).start(&self.lab.server) {
+        self.serve(CoturnOptions::of(&self.lab).arguments(&arguments));
+    }
+
+    /// Starts coturn in another way.
+    pub fn serve(&mut self, options: CoturnOptions) {
+        match options.start(&self.lab.server) {
             Ok(coturn) => self.coturn = Some(coturn),
             Err(error) => panic!("{error}"),
         }
@@ -176,13 +191,24 @@ impl Offload {
 
     /// coturn's listener.
     pub fn listener(&self) -> SocketAddr {
-        (self.lab.addresses(Family::V4).listen, crate::coturn::PORT).into()
+        self.listener_of(Family::V4)
+    }
+
+    /// coturn's listener, by family.
+    pub fn listener_of(&self, family: Family) -> SocketAddr {
+        (self.lab.addresses(family).listen, crate::coturn::PORT).into()
     }
 
     /// A client that has said nothing yet.
     pub fn client(&self) -> TurnClient {
-        let address = (self.lab.addresses(Family::V4).client, 0).into();
-        TurnClient::new(self.lab.client.udp_socket(address).expect("a client's socket"), self.listener())
+        self.client_of(Family::V4)
+    }
+
+    /// A client that has said nothing yet, by the family of its way to the server.
+    pub fn client_of(&self, family: Family) -> TurnClient {
+        let address = (self.lab.addresses(family).client, 0).into();
+        let socket = self.lab.client.udp_socket(address).expect("a client's socket");
+        TurnClient::new(socket, self.listener_of(family))
     }
 
     /// A client with an allocation, and its relayed transport address.
@@ -192,14 +218,31 @@ impl Offload {
         (client, relayed)
     }
 
+    /// A client with an allocation, and its relayed transport address, by the family of each.
+    pub fn allocated_client_of(&self, client: Family, relayed: Family) -> (TurnClient, SocketAddr) {
+        let mut client = self.client_of(client);
+        let relayed = client.allocate(Some(relayed), None).expect("an allocation").relayed;
+        (client, relayed)
+    }
+
     /// A peer's socket.
     pub fn peer(&self) -> UdpSocket {
-        self.lab.peer.udp_socket((self.lab.addresses(Family::V4).peer, 0).into()).expect("a peer's socket")
+        self.peer_of(Family::V4)
+    }
+
+    /// A peer's socket, by family.
+    pub fn peer_of(&self, family: Family) -> UdpSocket {
+        self.lab.peer.udp_socket((self.lab.addresses(family).peer, 0).into()).expect("a peer's socket")
     }
 
     /// A peer that sends everything back.
     pub fn echo(&self) -> Echo {
         Echo::start(self.peer())
+    }
+
+    /// A peer that sends everything back, by family.
+    pub fn echo_of(&self, family: Family) -> Echo {
+        Echo::start(self.peer_of(family))
     }
 
     /// A peer that takes one stream.
@@ -212,11 +255,14 @@ impl Offload {
         self.daemon.as_ref().expect("turn-bpf runs").sessions().expect("sessions")
     }
 
-    /// The row of a client's channel.
+    /// The row of a client's channel. The server's address need not be the one that the client knows, unless the socket is in use
+    /// with several.
     pub fn session(&self, client: &TurnClient, channel: u16) -> Option<Session> {
         let address = client.address().expect("the client's address");
         let channel = format!("{channel:#06x}");
-        self.sessions().into_iter().find(|row| row.client == address && row.channel == channel)
+        let rows = self.sessions().into_iter();
+        rows.filter(|row| row.client == address && row.channel == channel)
+            .max_by_key(|row| row.server == client.server())
     }
 
     /// Packets relayed in the kernel, by turn-bpf's own count.

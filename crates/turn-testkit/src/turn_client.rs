@@ -11,9 +11,10 @@ use crate::datagram::receive;
 use crate::lab::Family;
 use crate::packet::channel_data;
 use message::{
-    Class, Credentials, DATA, METHOD_ALLOCATE, METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_DATA,
-    METHOD_REFRESH, METHOD_SEND, Message, MessageBuilder, NONCE, REALM, REQUESTED_ADDRESS_FAMILY,
-    REQUESTED_TRANSPORT, TransactionId, XOR_MAPPED_ADDRESS, XOR_PEER_ADDRESS, XOR_RELAYED_ADDRESS,
+    ADDITIONAL_ADDRESS_FAMILY, ADDITIONAL_ADDRESS_FAMILY_OF_DRAFT, Class, Credentials, DATA, METHOD_ALLOCATE,
+    METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_DATA, METHOD_REFRESH, METHOD_SEND, Message,
+    MessageBuilder, NONCE, REALM, REQUESTED_ADDRESS_FAMILY, REQUESTED_TRANSPORT, TransactionId,
+    XOR_MAPPED_ADDRESS, XOR_PEER_ADDRESS, XOR_RELAYED_ADDRESS,
 };
 
 pub mod message;
@@ -151,8 +152,7 @@ impl TurnClient {
         let success = self.request(|client| {
             let mut request = client.builder(METHOD_ALLOCATE).attribute(REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
             if let Some(family) = family {
-                let code = if family == Family::V4 { 1 } else { 2 };
-                request = request.attribute(REQUESTED_ADDRESS_FAMILY, &[code, 0, 0, 0]);
+                request = request.attribute(REQUESTED_ADDRESS_FAMILY, &family_code(family));
             }
             match lifetime {
                 Some(seconds) => request.lifetime(seconds),
@@ -167,6 +167,30 @@ impl TurnClient {
             mapped: success.xor_address(XOR_MAPPED_ADDRESS).ok_or_else(|| incomplete(XOR_MAPPED_ADDRESS))?,
             lifetime: success.lifetime().ok_or_else(|| incomplete(message::LIFETIME))?,
         })
+    }
+
+    /// Allocates a relayed transport address of each family, IPv4 first (RFC 8656 section 7.1).
+    pub fn allocate_dual(&mut self) -> Result<[SocketAddr; 2], TurnError> {
+        let success = self.request(|client| {
+            let request = client.builder(METHOD_ALLOCATE).attribute(REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+            [ADDITIONAL_ADDRESS_FAMILY, ADDITIONAL_ADDRESS_FAMILY_OF_DRAFT]
+                .into_iter()
+                .fold(request, |request, attribute| request.attribute(attribute, &family_code(Family::V6)))
+        })?;
+        let relayed = |is_v4| {
+            let found = success.xor_addresses(XOR_RELAYED_ADDRESS).find(|address| address.is_ipv4() == is_v4);
+            found.ok_or(TurnError::Incomplete { method: METHOD_ALLOCATE, attribute: XOR_RELAYED_ADDRESS })
+        };
+        Ok([relayed(true)?, relayed(false)?])
+    }
+
+    /// Deletes the half of a dual allocation that is of a family (RFC 8656 section 8.1).
+    pub fn delete(&mut self, family: Family) -> Result<(), TurnError> {
+        self.request(|client| {
+            let request = client.builder(METHOD_REFRESH).lifetime(0);
+            request.attribute(REQUESTED_ADDRESS_FAMILY, &family_code(family))
+        })
+        .map(drop)
     }
 
     /// Refreshes the allocation for so many seconds, 0 to delete it; returns the LIFETIME granted.
@@ -292,6 +316,11 @@ impl TurnClient {
         }
         true
     }
+}
+
+fn family_code(family: Family) -> [u8; 4] {
+    let code = if family == Family::V4 { 1 } else { 2 };
+    [code, 0, 0, 0]
 }
 
 fn read(datagram: &[u8]) -> Received {

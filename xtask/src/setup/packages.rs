@@ -5,11 +5,12 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::{as_root, find, run};
 
 /// A program and the packages that bring it.
-const WANTED: [(&str, &[&str]); 6] = [
+const WANTED: [(&str, &[&str]); 7] = [
     ("turnserver", &["coturn"]),
     ("turnutils_uclient", &["coturn"]),
     ("ethtool", &["ethtool"]),
     ("ip", &["iproute2"]),
+    ("nft", &["nftables"]),
     ("tcpdump", &["tcpdump"]),
     ("cc", &["gcc", "libc6-dev"]),
 ];

@@ -52,6 +52,10 @@ pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
 pub const REQUESTED_TRANSPORT: u16 = 0x0019;
 /// XOR-MAPPED-ADDRESS.
 pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+/// ADDITIONAL-ADDRESS-FAMILY.
+pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+/// The number that ADDITIONAL-ADDRESS-FAMILY had in a draft (draft-martinsen-tram-ssoda), and has in coturn 4.6.
+pub const ADDITIONAL_ADDRESS_FAMILY_OF_DRAFT: u16 = 0x8032;
 /// FINGERPRINT.
 pub const FINGERPRINT: u16 = 0x8028;
 
@@ -329,9 +333,18 @@ impl Message {
         self.attributes.iter().find(|(found, _)| *found == attribute).map(|(_, value)| value.as_slice())
     }
 
-    /// An XOR-...-ADDRESS attribute.
+    /// The first XOR-...-ADDRESS attribute of a type.
     pub fn xor_address(&self, attribute: u16) -> Option<SocketAddr> {
-        let value = self.attribute(attribute)?;
+        self.xor_addresses(attribute).next()
+    }
+
+    /// All XOR-...-ADDRESS attributes of a type that can be read.
+    pub fn xor_addresses(&self, attribute: u16) -> impl Iterator<Item = SocketAddr> {
+        let values = self.attributes.iter().filter(move |(found, _)| *found == attribute);
+        values.filter_map(|(_, value)| self.decode_address(value))
+    }
+
+    fn decode_address(&self, value: &[u8]) -> Option<SocketAddr> {
         let ([_, family, p0, p1], obscured) = value.split_first_chunk()?;
         let port = u16::from_be_bytes([*p0, *p1]) ^ (MAGIC_COOKIE >> 16) as u16;
         let octets: Vec<u8> =

@@ -1,0 +1,27 @@
+//! Whatever a stock coturn relays over UDP is relayed in the kernel, or left to the server for a reason that is told.
+
+mod addressing;
+mod calls;
+mod differential;
+mod families;
+mod left_to_server;
+mod nat;
+mod opaque;
+mod pairs;
+mod routes;
+mod wires;
+
+use turn_testkit::lab::{Family, Topology};
+use turn_testkit::offload::OffloadOptions;
+
+const CHANNEL: u16 = 0x4001;
+
+/// The families of the client's way to the server, and of the relayed transport address and the peer.
+const FAMILY_PAIRS: [(Family, Family); 4] =
+    [(Family::V4, Family::V4), (Family::V4, Family::V6), (Family::V6, Family::V4), (Family::V6, Family::V6)];
+
+const TOPOLOGIES: [Topology; 2] = [Topology::One, Topology::Two];
+
+fn options() -> OffloadOptions {
+    OffloadOptions::new(env!("CARGO_BIN_EXE_turn-bpf"))
+}
