@@ -2,7 +2,6 @@
 
 mod families;
 mod handshakes;
-mod indications;
 mod mid_call;
 mod path_mtu;
 

@@ -1,13 +1,10 @@
 //! A hop behind the server's first one takes less than the interface does.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use turn_testkit::coturn::PORT;
 use turn_testkit::datagram::receive;
 use turn_testkit::lab::{Family, Topology};
 use turn_testkit::offload::PATIENCE;
-use turn_testkit::turn_client::TurnClient;
 
 use crate::{CHANNEL, options};
 
@@ -24,11 +21,8 @@ fn sd6_packets_too_big_for_a_later_hop_are_lost_for_one_lease_at_most() {
     let router = offload.lab.router.as_ref().unwrap();
     router.run("ip", &["link", "set", "rtr-peer", "mtu", "1300"]).unwrap();
     offload.lab.peer.run("ip", &["link", "set", "peer0", "mtu", "1300"]).unwrap();
-    let addresses = offload.lab.addresses(Family::V6);
-    let socket = offload.lab.client.udp_socket((addresses.client, 0).into()).unwrap();
-    let mut client = TurnClient::new(socket, SocketAddr::new(addresses.listen, PORT));
-    client.allocate(Some(Family::V6), None).unwrap();
-    let peer = offload.lab.peer.udp_socket((addresses.peer, 0).into()).unwrap();
+    let (mut client, _) = offload.allocated_client_of(Family::V6, Family::V6);
+    let peer = offload.peer_of(Family::V6);
     offload.bind_and_arm_to_peer(&mut client, CHANNEL, &peer);
 
     let armed = Instant::now();
