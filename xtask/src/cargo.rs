@@ -20,6 +20,8 @@ pub struct Executable {
     pub package: PathBuf,
     /// The program.
     pub path: PathBuf,
+    /// Whether it is one of tests. Those that the tests themselves start are not.
+    pub is_test: bool,
 }
 
 /// Cargo in the project's root, with the pinned toolchain and without the variables that the Cargo around this process has set.
@@ -50,9 +52,11 @@ pub fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
     let stdout = child.stdout.take().context("cargo's standard output")?;
     let mut executables = Vec::new();
     for line in BufReader::new(stdout).lines() {
-        if let Ok(Message { executable: Some(path), manifest_path, target }) = serde_json::from_str(&line?) {
+        if let Ok(Message { executable: Some(path), manifest_path, target, profile }) =
+            serde_json::from_str(&line?)
+        {
             let package = manifest_path.parent().map(PathBuf::from).unwrap_or_default();
-            executables.push(Executable { name: target.name, package, path });
+            executables.push(Executable { name: target.name, package, path, is_test: profile.test });
         }
     }
     let status = child.wait()?;
@@ -62,15 +66,28 @@ pub fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
     Ok(executables)
 }
 
+/// Builds all tests and returns their programs.
+pub fn build_tests() -> Result<Vec<Executable>> {
+    let mut executables = build(&["test", "--no-run"])?;
+    executables.retain(|executable| executable.is_test);
+    Ok(executables)
+}
+
 /// A line of Cargo's JSON messages, of which only artifacts matter here.
 #[derive(Deserialize)]
 struct Message {
     executable: Option<PathBuf>,
     manifest_path: PathBuf,
     target: Target,
+    profile: Profile,
 }
 
 #[derive(Deserialize)]
 struct Target {
     name: String,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
 }

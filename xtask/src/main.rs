@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod cargo;
 mod ci;
 mod command;
+mod conformance;
 mod demo;
 mod interrupt;
 mod setup;
@@ -28,6 +29,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run all tests, as root.
     Test(test::Arguments),
+    /// Run the tests that docs/conformance.toml names, and write docs/conformance.md.
+    Conformance(conformance::Arguments),
     /// Check format, lints and tests, as the CI does.
     Ci,
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Conformance(arguments) => conformance::run(&arguments),
         Task::Ci => ci::run(),
     };
     match done {

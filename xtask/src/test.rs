@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cargo::{self, Executable, cargo};
 use crate::command::as_root;
-use crate::setup;
+use crate::{conformance, setup};
 
 /// Packages whose tests measure what a lab of namespaces does, and therefore get the machine for themselves, one by one.
 const SERIAL_PACKAGES: [&str; 2] = ["turn-bpf", "turn-testkit"];
@@ -27,7 +27,7 @@ struct Counts {
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure()?;
-    let executables = cargo::build(&["test", "--no-run"])?;
+    let executables = cargo::build_tests()?;
     let mut counts = Counts::default();
     let mut broken = Vec::new();
     for executable in &executables {
@@ -44,6 +44,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !run_counted(&mut documentation, &mut counts)? {
         broken.push("documentation");
     }
+    println!("\n# docs/conformance.md");
+    if let Err(error) = conformance::check(&executables) {
+        println!("{error:#}");
+        broken.push("conformance");
+    }
     turn_testkit::lab::remove_leftovers();
     if !broken.is_empty() {
         println!("\nfailed: {}", broken.join(", "));
@@ -53,7 +58,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn test_command(executable: &Executable) -> Result<Command> {
+/// A test program, as root, with its tests one by one if it needs the machine for itself.
+pub fn test_command(executable: &Executable) -> Result<Command> {
     let mut command = as_root(&executable.path)?;
     command.current_dir(&executable.package).env("CARGO_MANIFEST_DIR", &executable.package);
     let package = executable.package.file_name().unwrap_or_default();
