@@ -1,19 +1,26 @@
 //! Access to the bytes of a packet. All pointers into packets are in this file.
 
 use core::mem::{MaybeUninit, offset_of};
+use core::sync::atomic::AtomicU64;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_datapath::control::{ControlMessage, MAX_MESSAGE, RecordHeader};
 use turn_datapath::egress::Sent;
-use turn_datapath::{Flows as _, Frame};
+use turn_datapath::{FlowKey, Flows as _, Frame};
+use turn_wire::Be16;
+use turn_wire::ethernet::VlanTags;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::maps::{CONTROL, Maps};
 
 /// An offset beyond this lies in no frame; the verifier wants to see a bound.
 const MAX_OFFSET: usize = 0x7fff;
+
+/// Zero. The verifier does not know, since the memory can be written to.
+#[unsafe(no_mangle)]
+static ZERO: AtomicU64 = AtomicU64::new(0);
 
 /// A control message on its way to the daemon.
 #[repr(C)]
@@ -42,9 +49,9 @@ impl XdpFrame {
 
     /// Copies a control message to the ring buffer. False where the buffer is full.
     #[inline(always)]
-    pub fn copy_to_daemon(&self, message: &ControlMessage) -> bool {
+    pub fn copy_to_daemon(&self, key: &FlowKey, message: &ControlMessage) -> bool {
         let context = self.0.as_ptr();
-        copy_to_daemon(message, |at, to, length| {
+        copy_to_daemon(key, message, |at, to, length| {
             // SAFETY: `to` points to `length` writable bytes, and the helper checks offset and length against
             // the packet.
             unsafe { bpf_xdp_load_bytes(context.cast(), at, to.cast(), length) }
@@ -64,6 +71,12 @@ impl Frame for XdpFrame {
         // valid `H`. The address may be less aligned than `H` demands: BPF has plain loads for packets, and the
         // verifier refuses them on machines that would trap.
         self.pointer::<H>(at).map(|header| unsafe { *header })
+    }
+
+    #[inline(always)]
+    fn forget(&self, at: usize) -> usize {
+        // SAFETY: the pointer is to a static, which nobody writes to.
+        at + unsafe { core::ptr::read_volatile(ZERO.as_ptr()) } as usize
     }
 
     #[inline(always)]
@@ -120,15 +133,19 @@ impl SkbFrame {
             ifindex: skb.ifindex,
             by_this_host: skb.ingress_ifindex == 0,
             segment: skb.gso_size as u16,
-            has_tag: skb.vlan_present != 0,
+            tag: if skb.vlan_present != 0 {
+                VlanTags::one(Be16::from_raw(skb.vlan_proto as u16), Be16::new(skb.vlan_tci as u16))
+            } else {
+                VlanTags::NONE
+            },
         }
     }
 
     /// Copies a control message to the ring buffer. False where the buffer is full.
     #[inline(always)]
-    pub fn copy_to_daemon(&self, message: &ControlMessage) -> bool {
+    pub fn copy_to_daemon(&self, key: &FlowKey, message: &ControlMessage) -> bool {
         let context = self.0.as_ptr();
-        copy_to_daemon(message, |at, to, length| {
+        copy_to_daemon(key, message, |at, to, length| {
             // SAFETY: as for XDP.
             unsafe { bpf_skb_load_bytes(context, at, to.cast(), length) }
         })
@@ -179,14 +196,18 @@ impl Frame for SkbFrame {
 }
 
 #[inline(always)]
-fn copy_to_daemon(message: &ControlMessage, load_bytes: impl Fn(u32, *mut u8, u32) -> i64) -> bool {
+fn copy_to_daemon(
+    key: &FlowKey,
+    message: &ControlMessage,
+    load_bytes: impl Fn(u32, *mut u8, u32) -> i64,
+) -> bool {
     let Some(length) = bounded(message.length, MAX_MESSAGE) else {
         return false;
     };
     let Some(mut record) = CONTROL.reserve_untyped::<ControlRecord>(0) else {
         return false;
     };
-    let header = RecordHeader { kind: message.kind, length, time: Maps.now(), key: message.key };
+    let header = RecordHeader { kind: message.kind, length, time: Maps.now(), key: *key };
     let place = record.as_mut_ptr();
     // SAFETY: the ring buffer gave room for a whole record; the fields are written without being read first.
     let result = unsafe {

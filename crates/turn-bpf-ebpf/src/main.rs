@@ -43,8 +43,8 @@ pub fn turn_bpf_xdp(context: XdpContext) -> u32 {
             count(reason);
             XDP_PASS
         }
-        Action::Copy(message) => {
-            count(if frame.copy_to_daemon(&message) { Reason::Control } else { Reason::ControlLost });
+        Action::Copy(key, message) => {
+            count(if frame.copy_to_daemon(&key, &message) { Reason::Control } else { Reason::ControlLost });
             XDP_PASS
         }
     }
@@ -107,7 +107,11 @@ extern "C" fn look(number: u32, leaving: *mut Leaving) -> i64 {
     };
     count(seen.reason);
     if let Some(message) = seen.message {
-        count(if frame.copy_to_daemon(&message) { Reason::EgressControl } else { Reason::ControlLost });
+        count(if frame.copy_to_daemon(outgoing.key(), &message) {
+            Reason::EgressControl
+        } else {
+            Reason::ControlLost
+        });
     }
     0
 }

@@ -60,8 +60,6 @@ pub struct ControlMessage {
     pub at: usize,
     /// Its length in bytes, at most [`MAX_MESSAGE`].
     pub length: usize,
-    /// Its addresses; no channel.
-    pub key: FlowKey,
     /// [`kind::REQUEST`] or [`kind::RESPONSE`].
     pub kind: u32,
 }

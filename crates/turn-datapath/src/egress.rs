@@ -1,7 +1,7 @@
 //! A packet that this host sends: it always goes on, unchanged, and may be a witness.
 
 use turn_wire::channel_data::{self, ChannelDataHeader};
-use turn_wire::ethernet::{EthernetHeader, MacAddress};
+use turn_wire::ethernet::{EthernetHeader, MacAddress, VlanTags};
 use turn_wire::{Be16, IpAddress};
 
 use crate::control::{self, ControlMessage};
@@ -25,8 +25,8 @@ pub struct Sent {
     /// Where the packet is a train of datagrams that the device is to cut apart (UDP segmentation offload): bytes of data
     /// in each, of which the last may have fewer. Zero where it is one datagram.
     pub segment: u16,
-    /// Bears a VLAN tag that is not part of its bytes.
-    pub has_tag: bool,
+    /// A VLAN tag that is not part of its bytes, since the device is to add it.
+    pub tag: VlanTags,
 }
 
 /// What a sent datagram means.
@@ -42,6 +42,7 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing {
     key: FlowKey,
+    tags: VlanTags,
     data_at: u32,
     data_length: u16,
     dont_fragment: bool,
@@ -60,16 +61,26 @@ impl Outgoing {
         if !sent.by_this_host {
             return Err(Reason::EgressOther);
         }
-        match Packet::read_headers(frame) {
-            Ok(packet) => Ok(Self {
+        let Ok(packet) = Packet::read_headers(frame) else {
+            return Err(Reason::EgressOther);
+        };
+        match sent.tag.around(packet.tags) {
+            Some(tags) => Ok(Self {
                 key: packet.key(),
+                tags,
                 data_at: packet.data.at as u32,
                 data_length: packet.data.length,
                 dont_fragment: packet.dont_fragment,
                 is_unexpected: false,
             }),
-            Err(_) => Err(Reason::EgressOther),
+            None => Err(Reason::EgressOther),
         }
+    }
+
+    /// Its addresses, without a channel.
+    #[inline(always)]
+    pub fn key(&self) -> &FlowKey {
+        &self.key
     }
 
     /// Looks at one datagram, counted from zero; none where there are not as many.
@@ -177,7 +188,6 @@ fn response<F: Frame, T: Flows>(
     (length <= control::MAX_MESSAGE).then_some(ControlMessage {
         at: data.at,
         length,
-        key: *key,
         kind: control::kind::RESPONSE,
     })
 }
@@ -213,9 +223,11 @@ fn witness<F: Frame, T: Flows>(
             flows.report(&event(control::kind::PATH_CHANGED, now, flow_key, flow));
             return Reason::PathChanged;
         }
+        flow.out_tags = outgoing.tags;
         flow.lease_until = now.wrapping_add(terms.lease);
         return Reason::Witness;
     }
+    flow.out_tags = outgoing.tags;
     path.route.give(flow);
     flow.armed = flow.armed.wrapping_add(1);
     flow.heartbeat_at = now.wrapping_add(terms.heartbeat);
@@ -242,10 +254,13 @@ struct Route {
     out_ifindex: u32,
     in_ifindex: u32,
     in_mac: MacAddress,
+    in_tags: VlanTags,
+    /// Without priorities: a frame's tags are one word, which may be replaced while a lease runs.
+    out_tags: VlanTags,
 }
 
 impl Path {
-    /// None where the packet leaves by an interface that was not named, or with a VLAN tag.
+    /// None where the packet leaves by an interface that was not named, or with a tag that may be one too many.
     #[inline(always)]
     fn of<F: Frame, T: Flows>(
         frame: &F,
@@ -254,11 +269,12 @@ impl Path {
         outgoing: &Outgoing,
         flow: &Flow,
     ) -> Option<Self> {
-        if sent.has_tag {
-            return None;
-        }
         let way_in = flows.interface(flow.noted_ifindex)?;
         let way_out = flows.interface(sent.ifindex)?;
+        // In generic XDP a tag that the device stripped is still in the socket buffer, unseen, and would be sent besides.
+        if way_in.flags & interface_flags::GENERIC != 0 && outgoing.tags.length() > flow.noted_tags.length() {
+            return None;
+        }
         let ethernet = frame.get::<EthernetHeader>(0)?;
         let mut flags = 0;
         if outgoing.dont_fragment {
@@ -281,6 +297,8 @@ impl Path {
                 out_ifindex: sent.ifindex,
                 in_ifindex: flow.noted_ifindex,
                 in_mac: flow.noted_mac,
+                in_tags: flow.noted_tags,
+                out_tags: outgoing.tags.without_priority(),
             },
         })
     }
@@ -298,6 +316,8 @@ impl Route {
             out_ifindex: flow.out_ifindex,
             in_ifindex: flow.in_ifindex,
             in_mac: flow.in_mac,
+            in_tags: flow.in_tags,
+            out_tags: flow.out_tags.without_priority(),
         }
     }
 
@@ -311,5 +331,6 @@ impl Route {
         flow.out_ifindex = self.out_ifindex;
         flow.in_ifindex = self.in_ifindex;
         flow.in_mac = self.in_mac;
+        flow.in_tags = self.in_tags;
     }
 }

@@ -1,6 +1,6 @@
 //! Keys and values of the maps.
 
-use turn_wire::ethernet::MacAddress;
+use turn_wire::ethernet::{MacAddress, VlanTags};
 use turn_wire::{Be16, IpAddress};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -77,6 +77,12 @@ pub struct Flow {
     pub noted_fingerprint: u64,
     /// Until this time the noted packet's translation is awaited. Zero: none is noted.
     pub noted_until: u64,
+    /// VLAN tags of the frames that come in, without priorities.
+    pub in_tags: VlanTags,
+    /// VLAN tags of the frame sent.
+    pub out_tags: VlanTags,
+    /// VLAN tags of the noted packet's frame, without priorities.
+    pub noted_tags: VlanTags,
     /// Packets of the flow that went to the server.
     pub spilled_packets: u64,
     /// Leases granted to the flow while it had none.
@@ -132,4 +138,4 @@ impl FlowKey {
     }
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 152);
+const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 176);

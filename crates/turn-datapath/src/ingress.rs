@@ -25,8 +25,8 @@ const MOST_IN_A_ROW: u32 = 64;
 pub enum Action {
     /// It goes on to the server, untouched.
     Pass(Reason),
-    /// It goes on to the server, untouched, and the daemon gets a copy.
-    Copy(ControlMessage),
+    /// It goes on to the server, untouched, and the daemon gets a copy. The key is its addresses, without a channel.
+    Copy(FlowKey, ControlMessage),
     /// It was rewritten and leaves by the interface that it came in by.
     Transmit,
     /// It was rewritten and leaves by the interface that was prepared.
@@ -98,7 +98,7 @@ fn copy_request(packet: &Packet, key: &FlowKey) -> Action {
     if length > control::MAX_MESSAGE {
         return Action::Pass(Reason::ControlTooLong);
     }
-    Action::Copy(ControlMessage { at: packet.data.at, length, key: *key, kind: control::kind::REQUEST })
+    Action::Copy(*key, ControlMessage { at: packet.data.at, length, kind: control::kind::REQUEST })
 }
 
 /// A packet of a known flow: relayed, or the reason why it goes to the server.
@@ -136,7 +136,10 @@ fn relay<F: Frame, T: Flows>(
         note(frame, ifindex, packet, &data, flow, now);
         return Err(Reason::Behind);
     }
-    if flow.in_ifindex != ifindex || flow.in_mac != packet.ethernet.destination {
+    if flow.in_ifindex != ifindex
+        || flow.in_mac != packet.ethernet.destination
+        || flow.in_tags != packet.tags.without_priority()
+    {
         return Err(Reason::OtherPath);
     }
 
@@ -173,6 +176,7 @@ fn note<F: Frame>(
         flow.noted_fingerprint = fingerprint;
         flow.noted_ifindex = ifindex;
         flow.noted_mac = packet.ethernet.destination;
+        flow.noted_tags = packet.tags.without_priority();
         flow.noted_until = now.wrapping_add(NOTED_FOR);
     }
 }

@@ -2,7 +2,7 @@
 
 use turn_wire::channel_data::ChannelDataHeader;
 use turn_wire::checksum::Sum;
-use turn_wire::ethernet::{self, EthernetHeader};
+use turn_wire::ethernet::{self, EthernetHeader, TagHeader, VlanTags};
 use turn_wire::ip::{self, Ipv4Header, Ipv6Header};
 use turn_wire::udp::UdpHeader;
 use turn_wire::{Be16, Be32, IpAddress};
@@ -14,6 +14,8 @@ use crate::{FlowKey, Frame, Reason};
 pub struct Packet {
     /// The Ethernet header.
     pub ethernet: EthernetHeader,
+    /// The VLAN tags.
+    pub tags: VlanTags,
     /// Sender.
     pub source: IpAddress,
     /// Receiver.
@@ -63,18 +65,28 @@ impl Packet {
     #[inline(always)]
     pub fn read_headers<F: Frame>(frame: &F) -> Result<Self, Reason> {
         let ethernet = frame.get::<EthernetHeader>(0).ok_or(Reason::NotIp)?;
-        match ethernet.ethertype {
-            ethernet::IPV4 => Self::read_v4(frame, ethernet),
-            ethernet::IPV6 => Self::read_v6(frame, ethernet),
+        let mut link = Link { ethernet, tags: VlanTags::NONE, length: EthernetHeader::LEN };
+        let mut ethertype = ethernet.ethertype;
+        // A third tag is found where the type of an IP packet should be.
+        if ethernet::is_tag_protocol(ethertype) {
+            ethertype = link.read_tag(frame, ethertype)?;
+            if ethernet::is_tag_protocol(ethertype) {
+                ethertype = link.read_tag(frame, ethertype)?;
+            }
+            link.length = frame.forget(link.length);
+        }
+        match ethertype {
+            ethernet::IPV4 => Self::read_v4(frame, link),
+            ethernet::IPV6 => Self::read_v6(frame, link),
             ethernet::VLAN | ethernet::SERVICE_VLAN => Err(Reason::VlanTagged),
             _ => Err(Reason::NotIp),
         }
     }
 
     #[inline(always)]
-    fn read_v4<F: Frame>(frame: &F, ethernet: EthernetHeader) -> Result<Self, Reason> {
-        const UDP_AT: usize = EthernetHeader::LEN + Ipv4Header::LEN;
-        let ip = frame.get::<Ipv4Header>(EthernetHeader::LEN).ok_or(Reason::Malformed)?;
+    fn read_v4<F: Frame>(frame: &F, link: Link) -> Result<Self, Reason> {
+        let udp_at = link.length.wrapping_add(Ipv4Header::LEN);
+        let ip = frame.get::<Ipv4Header>(link.length).ok_or(Reason::Malformed)?;
         if ip.protocol != ip::UDP {
             return Err(Reason::NotUdp);
         }
@@ -88,7 +100,7 @@ impl Packet {
         if ip.fragment.raw() & Ipv4Header::IS_FRAGMENT.raw() != 0 {
             return Err(Reason::Fragment);
         }
-        let udp = frame.get::<UdpHeader>(UDP_AT).ok_or(Reason::Malformed)?;
+        let udp = frame.get::<UdpHeader>(udp_at).ok_or(Reason::Malformed)?;
         let udp_length = ip.total_length.value().checked_sub(Ipv4Header::LEN as u16);
         if udp_length != Some(udp.length.value())
             || ip.sum().fold() != 0xffff
@@ -97,26 +109,24 @@ impl Packet {
             return Err(Reason::Malformed);
         }
         Ok(Self {
-            ethernet,
             source: IpAddress::v4(ip.source),
             destination: IpAddress::v4(ip.destination),
-            udp,
             traffic_class: ip.traffic_class,
             hop_limit: ip.ttl,
             is_v4: true,
             dont_fragment: ip.fragment.raw() & Ipv4Header::DONT_FRAGMENT.raw() != 0,
-            ..Self::with_data(frame, ethernet, udp, UDP_AT)?
+            ..Self::with_data(frame, link, udp, udp_at)?
         })
     }
 
     #[inline(always)]
-    fn read_v6<F: Frame>(frame: &F, ethernet: EthernetHeader) -> Result<Self, Reason> {
-        const UDP_AT: usize = EthernetHeader::LEN + Ipv6Header::LEN;
-        let ip = frame.get::<Ipv6Header>(EthernetHeader::LEN).ok_or(Reason::Malformed)?;
+    fn read_v6<F: Frame>(frame: &F, link: Link) -> Result<Self, Reason> {
+        let udp_at = link.length.wrapping_add(Ipv6Header::LEN);
+        let ip = frame.get::<Ipv6Header>(link.length).ok_or(Reason::Malformed)?;
         if ip.next_header != ip::UDP {
             return Err(Reason::NotUdp);
         }
-        let udp = frame.get::<UdpHeader>(UDP_AT).ok_or(Reason::Malformed)?;
+        let udp = frame.get::<UdpHeader>(udp_at).ok_or(Reason::Malformed)?;
         // A v4-mapped address on the wire would be taken for an IPv4 address, so it is not taken at all.
         let (source, destination) = (IpAddress::v6(ip.source), IpAddress::v6(ip.destination));
         if ip.version() != 6 || ip.payload_length != udp.length || source.is_v4() || destination.is_v4() {
@@ -129,7 +139,7 @@ impl Packet {
             hop_limit: ip.hop_limit,
             is_v4: false,
             dont_fragment: true,
-            ..Self::with_data(frame, ethernet, udp, UDP_AT)?
+            ..Self::with_data(frame, link, udp, udp_at)?
         })
     }
 
@@ -137,7 +147,7 @@ impl Packet {
     #[inline(always)]
     fn with_data<F: Frame>(
         frame: &F,
-        ethernet: EthernetHeader,
+        Link { ethernet, tags, .. }: Link,
         udp: UdpHeader,
         udp_at: usize,
     ) -> Result<Self, Reason> {
@@ -148,6 +158,7 @@ impl Packet {
         }
         Ok(Self {
             ethernet,
+            tags,
             source: IpAddress::ANY,
             destination: IpAddress::ANY,
             udp,
@@ -184,6 +195,26 @@ impl Packet {
             .add16(Be16::new(ip::UDP as u16))
             .add16(self.udp.length);
         pseudo_header.fold() == self.udp.checksum.raw()
+    }
+}
+
+/// What comes before the IP header.
+#[derive(Clone, Copy)]
+struct Link {
+    ethernet: EthernetHeader,
+    tags: VlanTags,
+    length: usize,
+}
+
+impl Link {
+    /// Reads the next tag, which is of this protocol, and returns the type of what follows.
+    #[inline(always)]
+    fn read_tag<F: Frame>(&mut self, frame: &F, protocol: Be16) -> Result<Be16, Reason> {
+        let tag = frame.get::<TagHeader>(self.length).ok_or(Reason::Malformed)?;
+        self.length = self.length.wrapping_add(TagHeader::LEN);
+        let inner = VlanTags::one(protocol, tag.control);
+        self.tags = self.tags.around(inner).ok_or(Reason::VlanTagged)?;
+        Ok(tag.ethertype)
     }
 }
 

@@ -36,7 +36,7 @@ reasons! {
     Redirected = 1, "redirected";
     /// Not IPv4 or IPv6.
     NotIp = 2, "not_ip";
-    /// Carries a VLAN tag.
+    /// Carries more than two VLAN tags.
     VlanTagged = 3, "vlan_tagged";
     /// Not UDP, or behind IPv6 extension headers.
     NotUdp = 4, "not_udp";
@@ -54,7 +54,7 @@ reasons! {
     NoLease = 10, "no_lease";
     /// The one packet per heartbeat that shows whether the server still relays the flow.
     Heartbeat = 11, "heartbeat";
-    /// Came by another interface or to another MAC address than the packets that the server answered.
+    /// Came by another interface, by other VLAN tags or to another MAC address than the packets that the server answered.
     OtherPath = 12, "other_path";
     /// ChannelData whose length does not fit the datagram.
     ChannelDataLength = 13, "channel_data_length";

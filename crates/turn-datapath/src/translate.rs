@@ -6,7 +6,7 @@
 use turn_wire::Be16;
 use turn_wire::channel_data::ChannelDataHeader;
 use turn_wire::checksum::Sum;
-use turn_wire::ethernet::{self, EthernetHeader};
+use turn_wire::ethernet::{self, EthernetHeader, TagHeader, VlanTags};
 use turn_wire::ip::{self, Ipv4Header, Ipv6Header};
 use turn_wire::udp::UdpHeader;
 
@@ -24,6 +24,7 @@ const IPV6_MINIMUM_MTU: u16 = 1280;
 /// What can be read from the flow is read when it is written: the stack of a BPF program is 512 bytes.
 pub struct Translation {
     is_v4: bool,
+    tags: VlanTags,
     traffic_class: u8,
     hop_limit: u8,
     udp: UdpHeader,
@@ -67,6 +68,7 @@ impl Translation {
         }
 
         let headers = EthernetHeader::LEN
+            .wrapping_add(flow.out_tags.length())
             .wrapping_add(usize::from(ip_header))
             .wrapping_add(UdpHeader::LEN)
             .wrapping_add(usize::from(channel_data_length));
@@ -79,6 +81,7 @@ impl Translation {
         };
         Ok(Self {
             is_v4,
+            tags: flow.out_tags,
             traffic_class: packet.traffic_class,
             hop_limit: packet.hop_limit.wrapping_sub(1),
             udp,
@@ -98,11 +101,8 @@ impl Translation {
         if self.head_by != 0 && !frame.move_head(self.head_by) {
             return Err(Reason::NoHeadroom);
         }
-        let udp_at = if self.is_v4 {
-            EthernetHeader::LEN + Ipv4Header::LEN
-        } else {
-            EthernetHeader::LEN + Ipv6Header::LEN
-        };
+        let ip_at = EthernetHeader::LEN.wrapping_add(self.tags.length());
+        let udp_at = ip_at.wrapping_add(if self.is_v4 { Ipv4Header::LEN } else { Ipv6Header::LEN });
         if self.tail_by != 0 && !frame.cut_tail(self.tail_by) {
             frame.move_head(self.head_by.wrapping_neg());
             return Err(Reason::NoHeadroom);
@@ -119,17 +119,33 @@ impl Translation {
             return Err(Reason::NoHeadroom);
         }
         if self.is_v4 {
-            frame.put(EthernetHeader::LEN, &self.ipv4(flow));
+            frame.put(ip_at, &self.ipv4(flow));
         } else {
-            frame.put(EthernetHeader::LEN, &self.ipv6(flow));
+            frame.put(ip_at, &self.ipv6(flow));
         }
         let ethernet = EthernetHeader {
             destination: flow.out_mac_destination,
             source: flow.out_mac_source,
-            ethertype: if self.is_v4 { ethernet::IPV4 } else { ethernet::IPV6 },
+            ethertype: self.put_tags(frame),
         };
         frame.put(0, &ethernet);
         Ok(())
+    }
+
+    /// Writes the VLAN tags, and returns what the Ethernet header says that follows it.
+    #[inline(always)]
+    fn put_tags<F: Frame>(&self, frame: &mut F) -> Be16 {
+        let mut ethertype = if self.is_v4 { ethernet::IPV4 } else { ethernet::IPV6 };
+        if let Some((protocol, control)) = self.tags.innermost() {
+            let at = EthernetHeader::LEN.wrapping_add(self.tags.length()).wrapping_sub(TagHeader::LEN);
+            frame.put(at, &TagHeader { control, ethertype });
+            ethertype = protocol;
+        }
+        if let Some((protocol, control)) = self.tags.outer() {
+            frame.put(EthernetHeader::LEN, &TagHeader { control, ethertype });
+            ethertype = protocol;
+        }
+        ethertype
     }
 
     #[inline(always)]

@@ -60,19 +60,20 @@ fn is_explained(subject: &Subject, setting: &Setting, input: &Input, reason: Rea
     match reason {
         // A peer's request, where the server was seen granting the peer an allocation at that very address.
         Reason::Control | Reason::ControlTooLong => setting.clients.contains(&subject.key()),
-        Reason::VlanTagged => !packet.tags.is_empty(),
+        Reason::VlanTagged => packet.tags.len() > 2,
         Reason::NoLease => flow.lease_until <= now,
         Reason::Behind => flow.noted_until > now && flow.noted_in_a_row < 64,
         Reason::Heartbeat => flow.lease_until > now && flow.heartbeat_at <= now,
         Reason::OtherPath => {
             flow.in_ifindex != HERE
+                || flow.in_tags != turn_testkit::cases::subject::tags(&packet.tags).without_priority()
                 || flow.in_mac != turn_testkit::cases::subject::mac(packet.destination_mac)
         }
         // One in 65,536 right checksums looks like a partial one.
         Reason::PartialChecksum => packet.udp_checksum == Checksum::Right,
         Reason::NoChecksum => packet.udp_checksum == Checksum::Zero && subject.output.source.is_ipv6(),
         Reason::TooBig => {
-            let length = subject.due(input.frame()).unwrap().len() - 14;
+            let length = subject.due(input.frame()).unwrap().len() - 14 - flow.out_tags.length();
             let is_fragmentable = matches!(packet.network, Network::V4 { dont_fragment: false, .. });
             let is_4_to_6 = subject.output.source.is_ipv6() && is_fragmentable;
             length > usize::from(flow.out_mtu) || (is_4_to_6 && length > 1280)
@@ -150,7 +151,7 @@ proptest! {
         let mut frame = MemoryFrame::with_headroom(input.frame(), headroom);
         let flows = host::maps(&setting);
         match ingress(&mut frame, &flows, &TERMS, HERE) {
-            turn_datapath::Action::Pass(_) | turn_datapath::Action::Copy(_) => {
+            turn_datapath::Action::Pass(_) | turn_datapath::Action::Copy(..) => {
                 prop_assert_eq!(frame.bytes(), input.frame());
             }
             turn_datapath::Action::Transmit | turn_datapath::Action::Redirect => {}
@@ -162,7 +163,7 @@ proptest! {
         let Random { setting, input, .. } = Random::new(&choices);
         let frame = MemoryFrame::new(input.frame());
         if let Input::Sent { sent, .. } = &input {
-            for message in host::look(&frame, &host::maps(&setting), sent).1 {
+            for (_, message) in host::look(&frame, &host::maps(&setting), sent).1 {
                 prop_assert!(message.at + message.length <= input.frame().len());
                 prop_assert!(message.length <= turn_datapath::control::MAX_MESSAGE);
             }

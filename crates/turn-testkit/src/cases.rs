@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use turn_datapath::egress::Sent;
 use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, Reason};
+use turn_wire::ethernet::VlanTags;
 
 pub mod channel_data;
 pub mod checksums;
@@ -24,6 +25,7 @@ pub mod stories;
 pub mod subject;
 pub mod tables;
 pub mod trains;
+pub mod vlan;
 pub mod witness;
 
 /// One millisecond.
@@ -39,7 +41,7 @@ pub const HERE: u32 = 1;
 /// Another interface.
 pub const ELSEWHERE: u32 = 7;
 /// What is known beside the bytes of a datagram that this host sends.
-pub const SENT: Sent = Sent { ifindex: HERE, by_this_host: true, segment: 0, has_tag: false };
+pub const SENT: Sent = Sent { ifindex: HERE, by_this_host: true, segment: 0, tag: VlanTags::NONE };
 
 /// Shortest frame that the kernel's test runs let come in: an Ethernet header.
 const SHORTEST_RECEIVED: usize = 14;
@@ -170,7 +172,7 @@ impl Input {
     pub fn suits_the_kernel(&self) -> bool {
         let (is_at_hand, shortest) = match self {
             Self::Received { interface, .. } => (*interface == HERE, SHORTEST_RECEIVED),
-            Self::Sent { sent, .. } => (sent.ifindex == HERE && !sent.has_tag, SHORTEST_SENT),
+            Self::Sent { sent, .. } => (sent.ifindex == HERE && sent.tag == VlanTags::NONE, SHORTEST_SENT),
         };
         is_at_hand && (shortest..=LONGEST).contains(&self.frame().len())
     }

@@ -12,6 +12,7 @@ use turn_datapath::control::kind;
 use turn_datapath::egress::Sent;
 use turn_datapath::{Flow, FlowEvent, FlowKey, Reason, RecordHeader};
 use turn_testkit::cases::{HERE, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
+use turn_wire::ethernet::VlanTags;
 use zerocopy::FromBytes as _;
 
 const MAX_FLOWS: u32 = 1024;
@@ -20,8 +21,8 @@ const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 const TC_NEXT: u32 = -1_i32 as u32;
 
-/// Headers grow by this much at the most: IPv4 to IPv6, and a ChannelData header.
-const MAX_GROWTH: usize = 24;
+/// Headers grow by this much at the most: IPv4 to IPv6, a ChannelData header, and two VLAN tags.
+const MAX_GROWTH: usize = 32;
 
 /// The loaded object.
 pub struct Kernel {
@@ -219,10 +220,13 @@ fn context(input: &Input) -> Vec<u8> {
             let (data, data_end, data_meta, rx_queue, egress_ifindex) = (0, frame.len() as u32, 0, 0, 0);
             vec![data, data_end, data_meta, *interface, rx_queue, egress_ifindex]
         }
-        Input::Sent { sent: Sent { ifindex, by_this_host, segment, has_tag }, .. } => {
+        Input::Sent { sent: Sent { ifindex, by_this_host, segment, tag }, .. } => {
             const INGRESS_IFINDEX: usize = 9;
             const GSO_SIZE: usize = 44;
-            assert!(*ifindex == HERE && !has_tag, "a test run leaves by the loopback interface, untagged");
+            assert!(
+                *ifindex == HERE && *tag == VlanTags::NONE,
+                "a test run leaves by the loopback interface, untagged"
+            );
             let mut words = vec![0; 48];
             words[INGRESS_IFINDEX] = if *by_this_host { 0 } else { HERE };
             words[GSO_SIZE] = (*segment).into();

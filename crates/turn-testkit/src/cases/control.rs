@@ -217,7 +217,7 @@ pub fn a11_a12_a14_other_responses_are_not_copied() -> Vec<Case> {
     cases
 }
 
-fn to_server(subject: &Subject, message: &[u8]) -> Packet {
+pub(super) fn to_server(subject: &Subject, message: &[u8]) -> Packet {
     Packet::new(subject.input.source, subject.input.destination).payload(message)
 }
 
@@ -240,7 +240,7 @@ pub(super) fn response_key(subject: &Subject) -> FlowKey {
     key(&leg(subject.input.destination, subject.input.source, None))
 }
 
-fn with_copy(mut case: Case, kind: u32, key: FlowKey, bytes: Vec<u8>) -> Case {
+pub(super) fn with_copy(mut case: Case, kind: u32, key: FlowKey, bytes: Vec<u8>) -> Case {
     if matches!(case.input, Input::Sent { .. }) {
         case.outcome.counted.push(Reason::EgressControl);
     }

@@ -72,7 +72,9 @@ impl Draft {
     /// It becomes this frame and leaves by the interface that it came in by.
     pub fn becomes(self, frame: Vec<u8>) -> Case {
         let network = if self.subject.output.source.is_ipv4() { 14 + 20 + 8 } else { 14 + 40 + 8 };
-        let headers = network + if self.subject.output.channel.is_some() { 4 } else { 0 };
+        let headers = network
+            + self.subject.flow.out_tags.length()
+            + if self.subject.output.channel.is_some() { 4 } else { 0 };
         let bytes = (frame.len() - headers) as u64;
         let case = self.outcome(Verdict::Transmit, Reason::Relayed, frame);
         case.leaves(|flow| {

@@ -23,15 +23,20 @@ pub fn frames_that_are_not_ip_pass() -> Vec<Case> {
         .collect()
 }
 
-/// Customer tags, service tags, and both.
-pub fn vlan_tagged_frames_pass() -> Vec<Case> {
+/// Three tags and more, of any kind.
+pub fn frames_with_more_than_two_vlan_tags_pass() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in Subject::all() {
-        let packet = subject.packet(DATA);
-        let [inner, outer] = [TPID_8021Q, TPID_8021AD].map(|tpid| packet.clone().tag(tpid, 5).build());
-        let both = packet.tag(TPID_8021AD, 5).tag(TPID_8021Q, 0).build();
-        for (name, frame) in [("802.1Q", inner), ("802.1ad", outer), ("QinQ", both)] {
-            cases.push(Draft::received(name, &subject, frame).passes(Reason::VlanTagged));
+        for number in 3..6 {
+            for first in [TPID_8021AD, TPID_8021Q] {
+                for last in [TPID_8021AD, TPID_8021Q] {
+                    let packet = subject.packet(DATA).tag(first, 5);
+                    let packet = (2..number).fold(packet, |packet, tag| packet.tag(TPID_8021Q, tag));
+                    let name = format!("{number} tags, {first:#06x} to {last:#06x}");
+                    let frame = packet.tag(last, 9).build();
+                    cases.push(Draft::received(name, &subject, frame).passes(Reason::VlanTagged));
+                }
+            }
         }
     }
     cases

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use turn_datapath::egress::{LONGEST_TRAIN, Seen, Sent};
-use turn_datapath::{Action, ControlMessage, FlowEvent, Outgoing, Reason, ingress};
+use turn_datapath::{Action, ControlMessage, FlowEvent, FlowKey, Outgoing, Reason, ingress};
 
 use super::{Input, Message, Outcome, Report, Setting, TERMS, Verdict};
 use crate::memory::{MemoryFlows, MemoryFrame};
@@ -29,7 +29,7 @@ pub fn run(setting: &Setting, input: &Input) -> Outcome {
     let (verdict, mut counted, messages) = match input {
         Input::Received { interface, .. } => match ingress(&mut frame, &flows, &TERMS, *interface) {
             Action::Pass(reason) => (Verdict::Onward, vec![reason], Vec::new()),
-            Action::Copy(message) => (Verdict::Onward, vec![Reason::Control], vec![message]),
+            Action::Copy(key, message) => (Verdict::Onward, vec![Reason::Control], vec![(key, message)]),
             Action::Transmit => (Verdict::Transmit, vec![Reason::Relayed], Vec::new()),
             Action::Redirect => (Verdict::Redirect, vec![Reason::Redirected], Vec::new()),
         },
@@ -38,7 +38,7 @@ pub fn run(setting: &Setting, input: &Input) -> Outcome {
             (Verdict::Onward, counted, messages)
         }
     };
-    let messages = messages.into_iter().map(|ControlMessage { at, length, key, kind }| Message {
+    let messages = messages.into_iter().map(|(key, ControlMessage { at, length, kind })| Message {
         kind,
         time: setting.now,
         key,
@@ -57,7 +57,11 @@ pub fn run(setting: &Setting, input: &Input) -> Outcome {
 }
 
 /// Looks at every datagram of a packet that is sent: what is to be counted, and what the daemon gets a copy of.
-pub fn look(frame: &MemoryFrame, flows: &MemoryFlows, sent: &Sent) -> (Vec<Reason>, Vec<ControlMessage>) {
+pub fn look(
+    frame: &MemoryFrame,
+    flows: &MemoryFlows,
+    sent: &Sent,
+) -> (Vec<Reason>, Vec<(FlowKey, ControlMessage)>) {
     let mut outgoing = match Outgoing::read(frame, sent) {
         Ok(outgoing) => outgoing,
         Err(reason) => return (vec![reason], Vec::new()),
@@ -66,7 +70,11 @@ pub fn look(frame: &MemoryFrame, flows: &MemoryFlows, sent: &Sent) -> (Vec<Reaso
     let mut seen: Vec<Seen> =
         (0..longest).map_while(|number| outgoing.look(frame, flows, &TERMS, sent, number)).collect();
     let train = (seen.len() > 1).then_some(Reason::EgressTrain);
-    let messages: Vec<ControlMessage> = seen.iter_mut().filter_map(|seen| seen.message.take()).collect();
+    let messages: Vec<_> = seen
+        .iter_mut()
+        .filter_map(|seen| seen.message.take())
+        .map(|message| (*outgoing.key(), message))
+        .collect();
     let copied = messages.iter().map(|_| Reason::EgressControl);
     (seen.iter().map(|seen| seen.reason).chain(train).chain(copied).collect(), messages)
 }

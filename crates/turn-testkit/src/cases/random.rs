@@ -5,9 +5,9 @@ use turn_datapath::flow::{interface_flags, path_flags};
 use turn_datapath::{Flow, Interface};
 
 use super::control::stun;
-use super::subject::{Subject, data, mac, print};
+use super::subject::{Subject, data, mac, print, tags};
 use super::{ELSEWHERE, HERE, Input, MILLISECOND, NOW, SECOND, SENT, Setting};
-use crate::packet::{Packet, TPID_8021Q, UdpChecksum, channel_data};
+use crate::packet::{Packet, TPID_8021AD, TPID_8021Q, Tag, UdpChecksum, channel_data};
 use crate::role::{CLIENT_MAC, PEER_MAC, RELAYED_MAC, SERVER_MAC};
 
 /// A packet, its flow, and the maps that it meets.
@@ -131,11 +131,26 @@ fn change_flow(choices: &mut Choices<'_>, flow: &mut Flow, data: &[u8]) {
     if choices.seldom(16) {
         flow.out_mac_source = mac(SERVER_MAC);
     }
+    flow.in_tags = tags(&random_tags(choices)).without_priority();
+    flow.out_tags = tags(&random_tags(choices));
+    flow.noted_tags =
+        if choices.seldom(8) { tags(&random_tags(choices)).without_priority() } else { flow.in_tags };
     flow.noted_fingerprint = if choices.seldom(4) { 7 } else { print(data) };
     flow.noted_ifindex = choices.of(&[HERE, HERE, HERE, ELSEWHERE]);
     flow.noted_mac = mac(choices.of(&[SERVER_MAC, SERVER_MAC, SERVER_MAC, RELAYED_MAC]));
     flow.noted_until = choices.of(&[0, NOW + 50 * MILLISECOND, NOW, NOW - SECOND]);
     flow.noted_in_a_row = choices.of(&[0, 1, 63, 64]);
+}
+
+/// Mostly none, else one or two.
+fn random_tags(choices: &mut Choices<'_>) -> Vec<Tag> {
+    let number = choices.of(&[0, 0, 0, 0, 1, 2]);
+    (0..number)
+        .map(|_| Tag {
+            tpid: choices.of(&[TPID_8021Q, TPID_8021AD]),
+            tci: choices.of(&[5, 6, 0xffff, 0, 0x7005]),
+        })
+        .collect()
 }
 
 fn frame(choices: &mut Choices<'_>, subject: &Subject, data: &[u8]) -> Vec<u8> {
@@ -220,7 +235,9 @@ fn dressed(choices: &mut Choices<'_>, packet: Packet, is_v4: bool) -> Packet {
         packet = packet.macs(RELAYED_MAC, CLIENT_MAC);
     }
     if choices.seldom(24) {
-        packet = packet.tag(TPID_8021Q, 5);
+        for _ in 0..=choices.below(3) {
+            packet = packet.tag(choices.of(&[TPID_8021Q, TPID_8021AD]), choices.of(&[5, 6, 0xe005]));
+        }
     }
     if choices.seldom(24) {
         packet = packet.surplus(&[1; 4]);

@@ -6,13 +6,13 @@ use turn_datapath::fingerprint::fingerprint;
 use turn_datapath::flow::path_flags;
 use turn_datapath::{Flow, FlowKey};
 use turn_wire::Be16;
-use turn_wire::ethernet::MacAddress;
+use turn_wire::ethernet::{MacAddress, VlanTags};
 
 use super::{HERE, NOW, SECOND};
 use crate::checksum::internet_checksum;
 use crate::memory::MemoryFrame;
 use crate::oracle::{self, Leg, NotRelayed, Rule};
-use crate::packet::Packet;
+use crate::packet::{Packet, Tag};
 use crate::role::*;
 
 /// The channel that the client bound to the peer.
@@ -136,12 +136,12 @@ impl Subject {
 
     /// The same with bytes behind the ChannelData message.
     pub fn padded(&self, data: &[u8], padding: &[u8]) -> Packet {
-        packet(&self.input, data, padding)
+        with_tags(packet(&self.input, data, padding), self.flow.in_tags)
     }
 
     /// The packet that the server sends when it relays this application data by the way that the flow knows.
     pub fn servers(&self, data: &[u8]) -> Packet {
-        packet(&self.output, data, &[]).macs(PEER_MAC, RELAYED_MAC)
+        with_tags(packet(&self.output, data, &[]).macs(PEER_MAC, RELAYED_MAC), self.flow.out_tags)
     }
 
     /// The frame that has to come out when this frame goes in.
@@ -150,17 +150,19 @@ impl Subject {
         let [destination, source] = [self.flow.out_mac_destination, self.flow.out_mac_source].map(octets);
         let mut rule = Rule::new(self.input, self.output, destination, source);
         rule.dont_fragment = has_df;
+        rule.tags = tags_of(self.flow.out_tags);
         let mut output = oracle::relay(frame, &rule)?;
+        let ip = &mut output[14 + 4 * rule.tags.len()..];
         if self.output.source.is_ipv6() {
             let [_, high, middle, low] = self.flow.label.to_be_bytes();
-            output[15] |= high & 0x0f;
-            output[16..18].copy_from_slice(&[middle, low]);
+            ip[1] |= high & 0x0f;
+            ip[2..4].copy_from_slice(&[middle, low]);
         } else if !has_df {
             let identification = self.flow.label.wrapping_add(self.flow.kernel_packets as u32) as u16;
-            output[18..20].copy_from_slice(&identification.to_be_bytes());
-            output[24..26].fill(0);
-            let checksum = internet_checksum(&output[14..34]);
-            output[24..26].copy_from_slice(&checksum.to_be_bytes());
+            ip[4..6].copy_from_slice(&identification.to_be_bytes());
+            ip[10..12].fill(0);
+            let checksum = internet_checksum(&ip[..20]);
+            ip[10..12].copy_from_slice(&checksum.to_be_bytes());
         }
         Ok(output)
     }
@@ -172,9 +174,20 @@ impl Subject {
         changed
     }
 
+    /// The same flow, by these VLAN tags in and out, outermost first.
+    pub fn tagged(&self, in_tags: &[Tag], out_tags: &[Tag]) -> Self {
+        self.but(|flow| {
+            flow.in_tags = tags(in_tags).without_priority();
+            flow.out_tags = tags(out_tags);
+        })
+    }
+
     /// The same flow, waiting for the server to relay a packet with this application data.
     pub fn awaiting(&self, data: &[u8]) -> Self {
-        self.but(|flow| note(flow, data))
+        self.but(|flow| {
+            note(flow, data);
+            flow.noted_tags = flow.in_tags;
+        })
     }
 }
 
@@ -200,6 +213,26 @@ pub fn data(length: usize) -> Vec<u8> {
 pub fn mac(mac: Mac) -> MacAddress {
     let [a, b, c, d, e, f] = mac;
     MacAddress([[a, b], [c, d], [e, f]].map(|bytes| Be16::new(u16::from_be_bytes(bytes))))
+}
+
+/// VLAN tags as the maps hold them, outermost first.
+pub fn tags(tags: &[Tag]) -> VlanTags {
+    let one = |tag: &Tag| VlanTags::one(Be16::new(tag.tpid), Be16::new(tag.tci));
+    match tags {
+        [] => VlanTags::NONE,
+        [tag] => one(tag),
+        [outer, inner] => one(outer).around(one(inner)).expect("room for two"),
+        _ => panic!("{} tags", tags.len()),
+    }
+}
+
+fn tags_of(tags: VlanTags) -> Vec<Tag> {
+    let both = [tags.outer(), tags.innermost()].into_iter().flatten();
+    both.map(|(tpid, tci)| Tag { tpid: tpid.value(), tci: tci.value() }).collect()
+}
+
+fn with_tags(packet: Packet, tags: VlanTags) -> Packet {
+    tags_of(tags).into_iter().fold(packet, |packet, Tag { tpid, tci }| packet.tag(tpid, tci))
 }
 
 fn octets(MacAddress([a, b, c]): MacAddress) -> Mac {

@@ -7,7 +7,7 @@ macro_rules! for_all_tables {
     ($run:ident) => {
         $crate::for_all_tables! { @tables $run:
             framing::frames_that_are_not_ip_pass,
-            framing::vlan_tagged_frames_pass,
+            framing::frames_with_more_than_two_vlan_tags_pass,
             framing::other_protocols_pass,
             framing::ip15_ipv4_options_pass,
             framing::ip16_extension_headers_pass,
@@ -88,6 +88,17 @@ macro_rules! for_all_tables {
             trains::rf5_a36_responses_in_a_train_are_copied,
             trains::trains_of_one_are_datagrams,
             trains::trains_are_looked_at_up_to_the_longest_that_a_server_can_send,
+            vlan::frames_by_the_tags_of_the_lease_are_relayed,
+            vlan::frames_by_other_tags_pass,
+            vlan::tags_do_not_count_for_the_mtu,
+            vlan::frames_that_end_within_tags_pass,
+            vlan::a_noted_packet_brings_its_tags_without_priority,
+            vlan::a_witness_brings_the_tags_of_the_way_out,
+            vlan::other_tags_end_the_lease,
+            vlan::the_witnesss_priority_is_taken_while_the_lease_runs,
+            vlan::witnesses_with_more_than_two_tags_are_none,
+            vlan::in_generic_mode_a_tag_more_is_no_way,
+            vlan::control_messages_in_tagged_frames_are_copied,
         }
         $crate::for_all_tables! { @stories $run:
             a_lease_from_its_first_packet_to_its_second_life,
@@ -132,6 +143,7 @@ mod tests {
             ("lease", include_str!("lease.rs")),
             ("path", include_str!("path.rs")),
             ("trains", include_str!("trains.rs")),
+            ("vlan", include_str!("vlan.rs")),
             ("witness", include_str!("witness.rs")),
         ] {
             let functions = source.lines().filter_map(|line| line.strip_prefix("pub fn "));

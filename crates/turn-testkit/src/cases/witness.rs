@@ -250,7 +250,7 @@ pub fn a_wildcard_port_finds_the_relayed_transport_address() -> Vec<Case> {
     cases
 }
 
-/// Packets that are not this host's own, tagged ones, and ones by interfaces that were not named.
+/// Packets that are not this host's own, and ones by interfaces that were not named.
 pub fn what_proves_no_way_is_no_witness() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in unarmed() {
@@ -264,7 +264,6 @@ pub fn what_proves_no_way_is_no_witness() -> Vec<Case> {
 
         let awaited_no_more =
             |draft: Draft| draft.passes(Reason::EgressOther).leaves(|flow| flow.noted_until = 0);
-        cases.push(awaited_no_more(sent("tagged").how(|sent| sent.has_tag = true)));
         let unnamed = sent("by an interface that was not named");
         cases.push(awaited_no_more(unnamed.how(|sent| sent.ifindex = 99)));
         let forgotten = sent("came by an interface that is forgotten");
@@ -273,14 +272,14 @@ pub fn what_proves_no_way_is_no_witness() -> Vec<Case> {
     cases
 }
 
-/// Fragments, options, tags in the frame, wrong lengths: the same packet, but not plain.
+/// Fragments, options, too many tags, wrong lengths: the same packet, but not plain.
 pub fn only_plain_datagrams_are_witnesses() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in unarmed() {
         let subject = subject.awaiting(DATA);
         let plain = subject.servers(DATA);
         let mut frames = vec![
-            ("tag in the frame", plain.clone().tag(TPID_8021Q, 5).build()),
+            ("three tags", plain.clone().tag(TPID_8021Q, 5).tag(TPID_8021Q, 6).tag(TPID_8021Q, 7).build()),
             ("surplus", plain.clone().surplus(&[0; 4]).build()),
             ("truncated", plain.build()[..plain.build().len() - 1].to_vec()),
             ("TCP", plain.clone().protocol(6).build()),
