@@ -14,7 +14,7 @@ use turn_testkit::turn_client::{Received, TurnClient};
 const TICK: Duration = Duration::from_millis(20);
 
 /// How often a busy machine is given another chance to do what an idle one always does.
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 6;
 
 /// Enough of a call for some heartbeats.
 pub fn load(stream: u32) -> Traffic {

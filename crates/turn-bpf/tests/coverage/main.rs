@@ -11,6 +11,8 @@ mod pairs;
 mod routes;
 mod wires;
 
+use std::time::Duration;
+
 use turn_testkit::lab::{Family, Topology};
 use turn_testkit::offload::OffloadOptions;
 
@@ -22,6 +24,8 @@ const FAMILY_PAIRS: [(Family, Family); 4] =
 
 const TOPOLOGIES: [Topology; 2] = [Topology::One, Topology::Two];
 
+/// A heartbeat in every talk, and a lease that outlasts what a busy machine does between two of them.
 fn options() -> OffloadOptions {
-    OffloadOptions::new(env!("CARGO_BIN_EXE_turn-bpf"))
+    let terms = (Duration::from_millis(700), Duration::from_secs(3));
+    OffloadOptions::new(env!("CARGO_BIN_EXE_turn-bpf")).terms(terms.0, terms.1)
 }
