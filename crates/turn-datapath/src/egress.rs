@@ -227,6 +227,13 @@ fn witness<F: Frame, T: Flows>(
         flow.lease_until = now.wrapping_add(terms.lease);
         return Reason::Witness;
     }
+    // Where not even the sender's port was known, the packet may be another client's with the same payload. Two in a
+    // row that are relayed from one address are no chance.
+    if flow.out_source_port != path.route.out_source_port {
+        flow.out_source = path.route.out_source;
+        flow.out_source_port = path.route.out_source_port;
+        return Reason::Candidate;
+    }
     flow.out_tags = outgoing.tags;
     path.route.give(flow);
     flow.armed = flow.armed.wrapping_add(1);

@@ -17,8 +17,8 @@ const NOTED_FOR: u64 = 100_000_000;
 /// How many packets in a row go to the server behind one that it has not been seen relaying yet.
 ///
 /// One that is relayed here would overtake them. But packets that come faster than the server is would never see
-/// it catch up, so there is an end to waiting.
-const MOST_IN_A_ROW: u32 = 64;
+/// it catch up, and many at once overflow the socket of a server that is held up, so there is an end to waiting.
+const MOST_IN_A_ROW: u32 = 16;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,6 +90,8 @@ reasons! {
     TransmitFailed = 28, "transmit_failed";
     /// Came behind a packet that went to the server and has not come out yet, and must not overtake it.
     Behind = 29, "behind";
+    /// The server did a translation itself, from an address that has to be seen once more before it is believed.
+    Candidate = 30, "candidate";
 }
 
 impl Reason {

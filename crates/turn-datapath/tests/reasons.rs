@@ -40,6 +40,7 @@ fn what_comes_in_is_counted_under_one_heading() {
         EgressTrain,
         ControlLost,
         TransmitFailed,
+        Candidate,
     ];
     for reason in Reason::ALL {
         let headings = [reason.is_relayed(), reason.is_spilled(), reason.is_passed()];

@@ -43,6 +43,7 @@ fn a_witness_and_a_response_in_a_train_of_the_kernel_are_seen() {
         let noted = data(SEGMENT);
         let client = key(&leg(SocketAddr::new(addresses.client, 40000), relayed, Some(0x4001)));
         let flow = Flow {
+            out_source_port: Be16::new(relayed.port()),
             out_destination: peers.ip().into(),
             out_destination_port: Be16::new(peers.port()),
             noted_fingerprint: print(&noted),

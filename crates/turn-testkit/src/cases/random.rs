@@ -139,7 +139,7 @@ fn change_flow(choices: &mut Choices<'_>, flow: &mut Flow, data: &[u8]) {
     flow.noted_ifindex = choices.of(&[HERE, HERE, HERE, ELSEWHERE]);
     flow.noted_mac = mac(choices.of(&[SERVER_MAC, SERVER_MAC, SERVER_MAC, RELAYED_MAC]));
     flow.noted_until = choices.of(&[0, NOW + 50 * MILLISECOND, NOW, NOW - SECOND]);
-    flow.noted_in_a_row = choices.of(&[0, 1, 63, 64]);
+    flow.noted_in_a_row = choices.of(&[0, 1, 15, 16]);
 }
 
 /// Mostly none, else one or two.

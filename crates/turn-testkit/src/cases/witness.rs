@@ -236,13 +236,19 @@ pub fn a_wildcard_port_finds_the_relayed_transport_address() -> Vec<Case> {
             source_port: Be16::new(0),
             ..subject.output_key()
         };
-        let draft = Draft::sent("witness", &unknown, subject.servers(DATA).build());
+        let draft = Draft::sent("first witness", &unknown, subject.servers(DATA).build());
         let draft = draft.setting(|setting| setting.expected = vec![(wildcard, subject.key())]);
-        let case = armed(draft.passes(Reason::Witness)).leaves(|flow| {
+        cases.push(draft.passes(Reason::Candidate).leaves(|flow| {
+            flow.noted_until = 0;
+            flow.out_mtu = MTU;
+            flow.path_flags = path_flags::DONT_FRAGMENT | path_flags::REDIRECT;
             flow.out_source = subject.output.source.ip().into();
             flow.out_source_port = Be16::new(subject.output.source.port());
-        });
-        cases.push(case.reports(kind::ARMED));
+        }));
+        let seen_once = subject.awaiting(DATA);
+        let draft = Draft::sent("second witness", &seen_once, subject.servers(DATA).build());
+        let draft = draft.setting(|setting| setting.expected = vec![(wildcard, subject.key())]);
+        cases.push(armed(draft.passes(Reason::Witness)).reports(kind::ARMED));
         let draft = Draft::sent("other data", &unknown, subject.servers(b"other").build());
         let draft = draft.setting(|setting| setting.expected = vec![(wildcard, subject.key())]);
         cases.push(draft.passes(Reason::OtherPayload));
