@@ -1,10 +1,11 @@
 //! Access to the bytes of a packet. All pointers into packets are in this file.
 
 use core::mem::{MaybeUninit, offset_of};
-use core::sync::atomic::AtomicU64;
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::{
+    bpf_skb_load_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_datapath::control::{ControlMessage, MAX_MESSAGE, RecordHeader};
 use turn_datapath::egress::Sent;
@@ -15,12 +16,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::maps::{CONTROL, Maps};
 
-/// An offset beyond this lies in no frame; the verifier wants to see a bound.
+/// No header lies beyond this offset; the verifier wants to see a bound.
 const MAX_OFFSET: usize = 0x7fff;
-
-/// Zero. The verifier does not know, since the memory can be written to.
-#[unsafe(no_mangle)]
-static ZERO: AtomicU64 = AtomicU64::new(0);
 
 /// A control message on its way to the daemon.
 #[repr(C)]
@@ -61,8 +58,18 @@ impl XdpFrame {
 
 impl Frame for XdpFrame {
     #[inline(always)]
-    fn length(&self) -> usize {
-        self.0.data_end() - self.0.data()
+    fn behind(&self, end: usize) -> Option<usize> {
+        let mut length = self.0.data_end() - self.0.data();
+        if end != length {
+            // SAFETY: the context is this program's own.
+            length = unsafe { bpf_xdp_get_buff_len(self.0.ctx) } as usize;
+        }
+        length.checked_sub(end)
+    }
+
+    #[inline(always)]
+    fn is_whole(&self, end: usize) -> bool {
+        end <= self.0.data_end() - self.0.data()
     }
 
     #[inline(always)]
@@ -71,12 +78,6 @@ impl Frame for XdpFrame {
         // valid `H`. The address may be less aligned than `H` demands: BPF has plain loads for packets, and the
         // verifier refuses them on machines that would trap.
         self.pointer::<H>(at).map(|header| unsafe { *header })
-    }
-
-    #[inline(always)]
-    fn forget(&self, at: usize) -> usize {
-        // SAFETY: the pointer is to a static, which nobody writes to.
-        at + unsafe { core::ptr::read_volatile(ZERO.as_ptr()) } as usize
     }
 
     #[inline(always)]
@@ -91,9 +92,6 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn copy(&self, at: usize, length: usize, buffer: &mut [u64; 4]) -> bool {
-        if at > MAX_OFFSET {
-            return false;
-        }
         let Some(length) = bounded(length, size_of_val(buffer)) else {
             return false;
         };
@@ -154,8 +152,13 @@ impl SkbFrame {
 
 impl Frame for SkbFrame {
     #[inline(always)]
-    fn length(&self) -> usize {
-        self.0.len() as usize
+    fn behind(&self, end: usize) -> Option<usize> {
+        (self.0.len() as usize).checked_sub(end)
+    }
+
+    #[inline(always)]
+    fn is_whole(&self, _end: usize) -> bool {
+        true
     }
 
     #[inline(always)]

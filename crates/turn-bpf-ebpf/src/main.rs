@@ -25,8 +25,8 @@ pub use transmission::{turn_bpf_probe, turn_bpf_redirected, turn_bpf_refused, tu
 /// Lets the next program, or the stack, have the packet (`TCX_NEXT`, which clsact knows as `TC_ACT_UNSPEC`).
 const TC_NEXT: i32 = -1;
 
-/// Every packet that comes in by an interface.
-#[xdp]
+/// Every packet that comes in by an interface, also where it lies in several parts (jumbo frames).
+#[xdp(frags)]
 pub fn turn_bpf_xdp(context: XdpContext) -> u32 {
     let ifindex = context.ingress_ifindex() as u32;
     let mut frame = XdpFrame::new(context);

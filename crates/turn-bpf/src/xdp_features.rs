@@ -48,6 +48,11 @@ impl XdpFeatures {
     pub fn can_transmit_redirected(self) -> bool {
         self.contains(Self::NDO_XMIT)
     }
+
+    /// Whether it does so for frames of more than one buffer.
+    pub fn can_transmit_redirected_parts(self) -> bool {
+        self.can_transmit_redirected() && self.contains(Self::NDO_XMIT_SG)
+    }
 }
 
 impl fmt::Display for XdpFeatures {

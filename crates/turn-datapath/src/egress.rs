@@ -121,8 +121,8 @@ impl Outgoing {
     #[inline(always)]
     fn expected<T: Flows>(&mut self, flows: &T, data: &UdpData) -> Option<(FlowKey, (usize, u16))> {
         let mut key = self.key;
-        if let Some(head) = data.head
-            && channel_data::is_channel_number(head.number)
+        let head = data.head;
+        if channel_data::is_channel_number(head.number)
             && usize::from(head.length.value()).wrapping_add(ChannelDataHeader::LEN)
                 <= usize::from(data.length)
         {
@@ -289,6 +289,10 @@ impl Path {
         }
         if way_in.flags & interface_flags::GENERIC != 0 || way_out.flags & interface_flags::TRANSMITS != 0 {
             flags |= path_flags::REDIRECT;
+        }
+        if (way_in.flags & interface_flags::GENERIC) | (way_out.flags & interface_flags::TRANSMITS_PARTS) != 0
+        {
+            flags |= path_flags::REDIRECT_PARTS;
         }
         if way_out.flags & interface_flags::ONLY_REDIRECT != 0 {
             flags |= path_flags::ONLY_REDIRECT;

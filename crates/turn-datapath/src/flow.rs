@@ -97,6 +97,8 @@ pub mod path_flags {
     pub const REDIRECT: u32 = 2;
     /// Frames leave by redirect even where the way out is the way in.
     pub const ONLY_REDIRECT: u32 = 4;
+    /// The way out takes redirected frames that lie in several parts, too.
+    pub const REDIRECT_PARTS: u32 = 8;
 }
 
 /// What the daemon knows of an interface that it attached to.
@@ -115,6 +117,8 @@ pub mod interface_flags {
     pub const GENERIC: u32 = 1;
     /// The driver transmits XDP frames that are redirected to the interface.
     pub const TRANSMITS: u32 = 2;
+    /// The driver also transmits redirected XDP frames that lie in several parts (`NETDEV_XDP_ACT_NDO_XMIT_SG`).
+    pub const TRANSMITS_PARTS: u32 = 8;
     /// Frames that go back by the interface that they came by are redirected to it: a virtual Ethernet link whose
     /// other end has GRO but no XDP program takes those, and keeps the others (`veth_xdp_flush`, up to 6.18).
     pub const ONLY_REDIRECT: u32 = 4;

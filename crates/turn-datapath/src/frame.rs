@@ -9,21 +9,19 @@ use crate::{Flow, FlowKey, Interface};
 
 /// A packet from its Ethernet header on.
 ///
-/// Headers are copied out and copied in, so that no reference into the packet outlives a change of its start.
+/// It may lie in several parts. Headers are read and written in the first one only, everything else wherever it is. Headers are copied out and copied in, so that no reference into the packet outlives a change of its start.
 pub trait Frame {
-    /// Bytes from the first to the last.
-    fn length(&self) -> usize;
+    /// How many bytes there are behind this offset; none where the frame ends before it. Where the first part ends just there,
+    /// others need not count.
+    fn behind(&self, end: usize) -> Option<usize>;
 
-    /// The same offset. In the kernel the verifier then knows no more of it than that it is a number, and follows frames with
-    /// one VLAN tag and with two by one path.
-    fn forget(&self, at: usize) -> usize {
-        at
-    }
+    /// True where the first part of the frame reaches as far as this offset.
+    fn is_whole(&self, end: usize) -> bool;
 
-    /// A copy of the header at this offset; none where the frame ends before it.
+    /// A copy of the header at this offset; none where the first part ends before it.
     fn get<H: FromBytes + Copy>(&self, at: usize) -> Option<H>;
 
-    /// Writes a header at this offset. False, and nothing is written, where the frame ends before it.
+    /// Writes a header at this offset. False, and nothing is written, where the first part ends before it.
     fn put<H: IntoBytes + Immutable + Copy>(&mut self, at: usize, header: &H) -> bool;
 
     /// Copies `length` bytes, 1 to 32, from this offset to the start of the buffer, in memory order.

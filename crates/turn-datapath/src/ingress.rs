@@ -48,10 +48,8 @@ pub fn ingress<F: Frame, T: Flows>(frame: &mut F, flows: &T, terms: &LeaseTerms,
     // A first word in the channel range is a channel number only if that channel is bound. Anything at a
     // relayed transport address is a peer's data, whatever it looks like.
     let mut flow = None;
-    if let Some(head) = packet.data.head
-        && channel_data::is_channel_number(head.number)
-    {
-        key.channel = head.number;
+    if channel_data::is_channel_number(packet.data.head.number) {
+        key.channel = packet.data.head.number;
         flow = flows.flow(&key);
     }
     if flow.is_none() {
@@ -145,9 +143,7 @@ fn relay<F: Frame, T: Flows>(
 
     let translation = Translation::new(frame, packet, &data, flow)?;
     let redirected = flow.out_ifindex != ifindex || flow.path_flags & path_flags::ONLY_REDIRECT != 0;
-    if redirected
-        && (flow.path_flags & path_flags::REDIRECT == 0 || !flows.prepare_redirect(flow.out_ifindex))
-    {
+    if redirected && !can_redirect(frame, flows, packet, flow) {
         return Err(Reason::CannotRedirect);
     }
     translation.apply(frame, flow)?;
@@ -155,6 +151,14 @@ fn relay<F: Frame, T: Flows>(
     flow.kernel_packets = flow.kernel_packets.wrapping_add(1);
     flow.kernel_bytes = flow.kernel_bytes.wrapping_add(u64::from(data.length));
     Ok(if redirected { Action::Redirect } else { Action::Transmit })
+}
+
+/// Makes ready to redirect the frame to the way out.
+#[inline(always)]
+fn can_redirect<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet, flow: &Flow) -> bool {
+    let takes = flow.path_flags & path_flags::REDIRECT != 0;
+    let takes_parts = flow.path_flags & path_flags::REDIRECT_PARTS != 0;
+    takes && (takes_parts || frame.is_whole(packet.data.end())) && flows.prepare_redirect(flow.out_ifindex)
 }
 
 /// Remembers the packet as the last one that went to the server. When that comes out, so have all before it.
@@ -196,10 +200,10 @@ impl ApplicationData {
     /// Takes the packet as ChannelData where its key has a channel, else as a plain datagram.
     #[inline(always)]
     fn of(packet: &Packet, key: &FlowKey) -> Result<Self, Reason> {
-        let (Some(head), true) = (packet.data.head, key.channel != Be16::new(0)) else {
+        if key.channel == Be16::new(0) {
             return Ok(Self { at: packet.data.at, length: packet.data.length, padding: 0 });
-        };
-        let length = head.length.value();
+        }
+        let length = packet.data.head.length.value();
         let behind_header = packet.data.length.wrapping_sub(ChannelDataHeader::LEN as u16);
         let padding = behind_header.checked_sub(length).ok_or(Reason::ChannelDataLength)?;
         if padding != 0 && padding != channel_data::padding(length) {

@@ -41,8 +41,8 @@ pub struct UdpData {
     pub at: usize,
     /// Length in bytes.
     pub length: u16,
-    /// The first four bytes, where there are as many.
-    pub head: Option<ChannelDataHeader>,
+    /// The first four bytes, which may be a ChannelData header. Zeros, which are none, where there are fewer.
+    pub head: ChannelDataHeader,
 }
 
 impl Packet {
@@ -73,7 +73,6 @@ impl Packet {
             if ethernet::is_tag_protocol(ethertype) {
                 ethertype = link.read_tag(frame, ethertype)?;
             }
-            link.length = frame.forget(link.length);
         }
         match ethertype {
             ethernet::IPV4 => Self::read_v4(frame, link),
@@ -153,16 +152,14 @@ impl Packet {
     ) -> Result<Self, Reason> {
         let data_at = udp_at.wrapping_add(UdpHeader::LEN);
         let data_length = udp.length.value().checked_sub(UdpHeader::LEN as u16).ok_or(Reason::Malformed)?;
-        if data_at.wrapping_add(usize::from(data_length)) > frame.length() {
-            return Err(Reason::Malformed);
-        }
+        frame.behind(data_at.wrapping_add(usize::from(data_length))).ok_or(Reason::Malformed)?;
         Ok(Self {
             ethernet,
             tags,
             source: IpAddress::ANY,
             destination: IpAddress::ANY,
             udp,
-            data: UdpData { at: data_at, length: data_length, head: None },
+            data: UdpData { at: data_at, length: data_length, head: ChannelDataHeader::default() },
             traffic_class: 0,
             hop_limit: 0,
             is_v4: false,
@@ -223,7 +220,14 @@ impl UdpData {
     #[inline(always)]
     pub fn read<F: Frame>(frame: &F, at: usize, length: u16) -> Self {
         let has_head = usize::from(length) >= ChannelDataHeader::LEN;
-        Self { at, length, head: if has_head { frame.get(at) } else { None } }
+        let head = if has_head { frame.get(at) } else { None };
+        Self { at, length, head: head.unwrap_or_default() }
+    }
+
+    /// Offset of the end of the datagram.
+    #[inline(always)]
+    pub fn end(&self) -> usize {
+        self.at.wrapping_add(usize::from(self.length))
     }
 
     /// The method and class of a STUN message (RFC 8489 section 5); none where the data is not one.
@@ -231,11 +235,10 @@ impl UdpData {
     pub fn stun_type<F: Frame>(&self, frame: &F) -> Option<u16> {
         const MAGIC_COOKIE: Be32 = Be32::new(0x2112_a442);
         const HEADER: u16 = 20;
-        let head = self.head?;
-        if self.length < HEADER || head.number.value() >> 14 != 0 {
+        if self.length < HEADER || self.head.number.value() >> 14 != 0 {
             return None;
         }
         let cookie = frame.get::<Be32>(self.at.wrapping_add(4))?;
-        (cookie == MAGIC_COOKIE).then_some(head.number.value())
+        (cookie == MAGIC_COOKIE).then_some(self.head.number.value())
     }
 }

@@ -44,7 +44,7 @@ reasons! {
     Ipv4Options = 5, "ipv4_options";
     /// A fragment.
     Fragment = 6, "fragment";
-    /// Its lengths contradict each other, or its IPv4 header checksum is wrong.
+    /// Its lengths contradict each other, its headers are not in one piece, or its IPv4 header checksum is wrong.
     Malformed = 7, "malformed";
     /// Belongs to no channel binding that is known.
     NoFlow = 8, "no_flow";
@@ -68,7 +68,7 @@ reasons! {
     TooBig = 17, "too_big";
     /// The driver gave no room for the longer headers.
     NoHeadroom = 18, "no_headroom";
-    /// The interface of the way out cannot transmit frames that are redirected to it.
+    /// The interface of the way out cannot transmit frames that are redirected to it, or not those in several parts.
     CannotRedirect = 19, "cannot_redirect";
     /// Sent by this host and of no interest.
     EgressOther = 20, "egress_other";

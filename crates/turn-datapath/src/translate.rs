@@ -72,7 +72,6 @@ impl Translation {
             .wrapping_add(usize::from(ip_header))
             .wrapping_add(UdpHeader::LEN)
             .wrapping_add(usize::from(channel_data_length));
-        let data_end = data.at.wrapping_add(usize::from(data.length));
         let udp = UdpHeader {
             source: flow.out_source_port,
             destination: flow.out_destination_port,
@@ -87,7 +86,10 @@ impl Translation {
             udp,
             channel_data,
             head_by: (data.at as i32).wrapping_sub(headers as i32),
-            tail_by: frame.length().wrapping_sub(data_end),
+            tail_by: frame
+                .behind(packet.data.end())
+                .ok_or(Reason::Malformed)?
+                .wrapping_add(usize::from(data.padding)),
         })
     }
 
@@ -213,8 +215,8 @@ fn checksum<F: Frame>(
         .add16(flow.out_destination_port)
         .add16(Be16::new(udp_length))
         .add16(Be16::new(udp_length));
-    if let (Some(head), true) = (packet.data.head, data.at != packet.data.at) {
-        sum = sum.remove16(head.number).remove16(head.length);
+    if data.at != packet.data.at {
+        sum = sum.remove16(packet.data.head.number).remove16(packet.data.head.length);
     }
     if let Some(header) = channel_data {
         sum = sum.add16(header.number).add16(header.length);

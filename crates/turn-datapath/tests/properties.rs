@@ -6,7 +6,7 @@ use turn_datapath::flow::path_flags;
 use turn_datapath::{Reason, ingress};
 use turn_testkit::cases::random::Random;
 use turn_testkit::cases::subject::Subject;
-use turn_testkit::cases::{HERE, Input, NOW, Outcome, Setting, TERMS, Verdict, host};
+use turn_testkit::cases::{FIRST_PART, HERE, Input, NOW, Outcome, Setting, TERMS, Verdict, host};
 use turn_testkit::dissect::{Checksum, Network, dissect};
 use turn_testkit::memory::MemoryFrame;
 use turn_testkit::oracle::NotRelayed;
@@ -81,6 +81,8 @@ fn is_explained(subject: &Subject, setting: &Setting, input: &Input, reason: Rea
         Reason::CannotRedirect => {
             (flow.out_ifindex != HERE || flow.path_flags & path_flags::ONLY_REDIRECT != 0)
                 && (flow.path_flags & path_flags::REDIRECT == 0
+                    || (flow.path_flags & path_flags::REDIRECT_PARTS == 0
+                        && input.frame().len() > FIRST_PART)
                     || !setting.devices.contains(&flow.out_ifindex))
         }
         _ => false,

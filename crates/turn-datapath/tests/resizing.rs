@@ -12,8 +12,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 struct Uncuttable(MemoryFrame);
 
 impl Frame for Uncuttable {
-    fn length(&self) -> usize {
-        self.0.length()
+    fn behind(&self, end: usize) -> Option<usize> {
+        self.0.behind(end)
+    }
+
+    fn is_whole(&self, end: usize) -> bool {
+        self.0.is_whole(end)
     }
 
     fn get<H: FromBytes + Copy>(&self, at: usize) -> Option<H> {
@@ -87,6 +91,39 @@ fn a_frame_whose_end_stays_is_untouched() {
             } else {
                 assert_eq!(action, Action::Pass(Reason::NoHeadroom), "{}", subject.name());
                 assert_eq!(frame.0.bytes(), input);
+            }
+        }
+    }
+}
+
+/// A driver may put as little in the first part as it likes: relayed where that holds the headers, else untouched.
+#[test]
+fn headers_are_needed_in_the_first_part_and_nothing_else() {
+    for subject in tagged() {
+        for (padding, trailer) in [(&[][..], &[][..]), (&[4], &[]), (&[4], &[1; 9])] {
+            let padding = if subject.input.channel.is_some() { padding } else { &[] };
+            let input = subject.padded(DATA, padding).trailer(trailer).build();
+            let headers = input.len() - trailer.len() - padding.len() - DATA.len();
+            for first_part in 0..=input.len() {
+                let flows = host::maps(&Draft::received("", &subject, Vec::new()).into_setting());
+                let mut frame = MemoryFrame::in_parts(&input, first_part);
+                let name = format!("{}, {first_part} of {}", subject.name(), input.len());
+                match ingress(&mut frame, &flows, &TERMS, HERE) {
+                    Action::Transmit => {
+                        let due = subject.due(&input).unwrap();
+                        assert!(first_part >= headers, "{name}");
+                        // What lies in other parts behind the whole datagram may stay, as a trailer.
+                        assert_eq!(frame.bytes()[..due.len()], due, "{name}");
+                        let may_stay =
+                            [headers + DATA.len(), input.len() - trailer.len()].contains(&first_part);
+                        assert!(frame.bytes().len() == due.len() || may_stay, "{name}");
+                    }
+                    Action::Pass(_) => {
+                        assert!(first_part < headers, "{name}");
+                        assert_eq!(frame.bytes(), input, "{name}");
+                    }
+                    other => panic!("{name}: {other:?}"),
+                }
             }
         }
     }

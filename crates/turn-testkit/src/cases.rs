@@ -47,8 +47,11 @@ pub const SENT: Sent = Sent { ifindex: HERE, by_this_host: true, segment: 0, tag
 const SHORTEST_RECEIVED: usize = 14;
 /// Shortest frame that they let leave: with a whole IP header.
 const SHORTEST_SENT: usize = 14 + 40;
-/// Longest frame that they take.
-const LONGEST: usize = 3520;
+/// Longest frame that they let leave, and the most of one that comes in that they put in one part: of a page of 4096 bytes
+/// what headroom (256) and `struct skb_shared_info` (320) leave.
+pub const FIRST_PART: usize = 3520;
+/// Longest frame that they let come in: with as many parts as there may be (`MAX_SKB_FRAGS`, 17 pages).
+const LONGEST: usize = FIRST_PART + 17 * 4096;
 
 /// What the maps hold and what the clock says.
 #[derive(Clone, Debug)]
@@ -170,11 +173,16 @@ impl Input {
 
     /// True where the kernel can be given such a packet by `BPF_PROG_TEST_RUN` without devices of its own.
     pub fn suits_the_kernel(&self) -> bool {
-        let (is_at_hand, shortest) = match self {
-            Self::Received { interface, .. } => (*interface == HERE, SHORTEST_RECEIVED),
-            Self::Sent { sent, .. } => (sent.ifindex == HERE && sent.tag == VlanTags::NONE, SHORTEST_SENT),
-        };
-        is_at_hand && (shortest..=LONGEST).contains(&self.frame().len())
+        let length = self.frame().len();
+        match self {
+            Self::Received { interface, .. } => {
+                *interface == HERE && (SHORTEST_RECEIVED..=LONGEST).contains(&length)
+            }
+            Self::Sent { sent, .. } => {
+                let is_at_hand = sent.ifindex == HERE && sent.tag == VlanTags::NONE;
+                is_at_hand && (SHORTEST_SENT..=FIRST_PART).contains(&length)
+            }
+        }
     }
 }
 

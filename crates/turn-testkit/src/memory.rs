@@ -15,11 +15,12 @@ const SHORTEST: usize = 14;
 /// Fills the headroom, so that whatever is left unwritten shows.
 const FILLER: u8 = 0xee;
 
-/// A frame that can grow at its start as far as there is headroom.
+/// A frame that can grow at its start as far as there is headroom, and may lie in two parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryFrame {
     buffer: Vec<u8>,
     start: usize,
+    first_end: usize,
 }
 
 impl MemoryFrame {
@@ -32,26 +33,41 @@ impl MemoryFrame {
     pub fn with_headroom(frame: &[u8], headroom: usize) -> Self {
         let mut buffer = vec![FILLER; headroom];
         buffer.extend_from_slice(frame);
-        Self { buffer, start: headroom }
+        Self { start: headroom, first_end: buffer.len(), buffer }
+    }
+
+    /// A frame whose first part has at most this many bytes.
+    pub fn in_parts(frame: &[u8], first_part: usize) -> Self {
+        let mut parted = Self::new(frame);
+        parted.first_end = parted.first_end.min(parted.start.saturating_add(first_part));
+        parted
     }
 
     /// The bytes of the frame.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
+
+    fn first_part(&self) -> &[u8] {
+        &self.buffer[self.start..self.first_end]
+    }
 }
 
 impl Frame for MemoryFrame {
-    fn length(&self) -> usize {
-        self.bytes().len()
+    fn behind(&self, end: usize) -> Option<usize> {
+        if end == self.first_part().len() { Some(0) } else { self.bytes().len().checked_sub(end) }
+    }
+
+    fn is_whole(&self, end: usize) -> bool {
+        end <= self.first_part().len()
     }
 
     fn get<H: FromBytes + Copy>(&self, at: usize) -> Option<H> {
-        H::read_from_prefix(self.bytes().get(at..)?).ok().map(|(header, _)| header)
+        H::read_from_prefix(self.first_part().get(at..)?).ok().map(|(header, _)| header)
     }
 
     fn put<H: IntoBytes + Immutable + Copy>(&mut self, at: usize, header: &H) -> bool {
-        let place = self.buffer[self.start..].get_mut(at..);
+        let place = self.buffer[self.start..self.first_end].get_mut(at..);
         place.is_some_and(|place| header.write_to_prefix(place).is_ok())
     }
 
@@ -66,7 +82,7 @@ impl Frame for MemoryFrame {
 
     fn move_head(&mut self, by: i32) -> bool {
         let Some(start) = self.start.checked_add_signed(by as isize) else { return false };
-        if start + SHORTEST > self.buffer.len() {
+        if start + SHORTEST > self.first_end {
             return false;
         }
         self.start = start;
@@ -79,6 +95,7 @@ impl Frame for MemoryFrame {
             return false;
         }
         self.buffer.truncate(end);
+        self.first_end = self.first_end.min(end);
         true
     }
 }

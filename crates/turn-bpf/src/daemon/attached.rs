@@ -21,6 +21,7 @@ pub(super) struct Attached {
     pub(super) mac: Option<[u8; 6]>,
     pub(super) ingress: Ingress,
     pub(super) transmits: bool,
+    pub(super) transmits_parts: bool,
     pub(super) is_veth: bool,
 }
 
@@ -40,6 +41,9 @@ impl Attached {
         if self.transmits {
             flags |= interface_flags::TRANSMITS;
         }
+        if self.transmits && self.transmits_parts {
+            flags |= interface_flags::TRANSMITS_PARTS;
+        }
         if self.is_veth && self.ingress.mode == Mode::Native {
             flags |= interface_flags::ONLY_REDIRECT;
         }
@@ -52,13 +56,24 @@ impl Daemon {
     pub(super) async fn attach(&mut self, interface: &Interface) -> Result<(), DaemonError> {
         let ingress = attachment::attach(&mut self.object, interface, self.wanted)?;
         // Unless the driver says otherwise: before 6.3 none could say. Many can only while they have a program.
-        let transmits = match xdp_features::query(interface.ifindex).await {
-            Ok(Some(features)) => features.can_transmit_redirected(),
-            Ok(None) | Err(_) => ingress.mode == Mode::Native,
+        let (transmits, transmits_parts) = match xdp_features::query(interface.ifindex).await {
+            Ok(Some(features)) => {
+                (features.can_transmit_redirected(), features.can_transmit_redirected_parts())
+            }
+            Ok(None) | Err(_) => (ingress.mode == Mode::Native, false),
         };
         let Interface { name, ifindex, mtu, mac, .. } = interface.clone();
         let is_veth = interface.kind.as_deref() == Some("veth");
-        self.attached.push(Attached { name, ifindex, mtu, mac, ingress, transmits, is_veth });
+        self.attached.push(Attached {
+            name,
+            ifindex,
+            mtu,
+            mac,
+            ingress,
+            transmits,
+            transmits_parts,
+            is_veth,
+        });
         self.write_interface(interface.ifindex)?;
         // What goes into one end of a virtual Ethernet link comes out only where the other end is prepared for it,
         // and the other end cannot be seen from here. Where the kernel tells (6.3 and later), it does so by whether the interface takes redirected frames.

@@ -53,6 +53,9 @@ impl Daemon {
         if in_flags & interface_flags::GENERIC != 0 || out_flags & interface_flags::TRANSMITS != 0 {
             flags |= path_flags::REDIRECT;
         }
+        if (in_flags & interface_flags::GENERIC) | (out_flags & interface_flags::TRANSMITS_PARTS) != 0 {
+            flags |= path_flags::REDIRECT_PARTS;
+        }
         if out_flags & interface_flags::ONLY_REDIRECT != 0 {
             flags |= path_flags::ONLY_REDIRECT;
         }

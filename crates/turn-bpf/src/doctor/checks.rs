@@ -8,6 +8,7 @@ use crate::{
     host::{self, KernelRelease, OLDEST_KERNEL},
     interfaces::{AttachedMode, Interface, UnknownInterface},
     preflight::ip_keyword,
+    xdp_features::XdpFeatures,
 };
 
 /// All checks, the machine's first.
@@ -178,6 +179,9 @@ fn mtu(facts: &InterfaceFacts) -> Check {
     if facts.features.is_some_and(|features| !features.has_native()) {
         return check.pass(format!("{mtu}; generic mode has no limit"));
     }
+    if facts.features.is_some_and(|features| features.contains(XdpFeatures::RX_SG)) {
+        return check.pass(format!("{mtu}; the driver takes frames in several parts, so there is no limit"));
+    }
     let driver = facts.driver.as_deref().unwrap_or("an unknown driver");
     let (largest, where_from) = match largest_mtu(driver) {
         Some(largest) => (largest, format!("{driver} takes XDP programs up to {largest}")),
@@ -239,7 +243,7 @@ fn on_other_end(facts: &InterfaceFacts, command: impl Fn(&str) -> String) -> Str
     }
 }
 
-/// The largest MTU with which a driver takes a program that does not know of frames in several buffers.
+/// The largest MTU with which a driver takes a program where it does not hand over frames in several parts.
 fn largest_mtu(driver: &str) -> Option<u32> {
     let (_, largest) = LARGEST_MTU.iter().find(|(name, _)| *name == driver)?;
     Some(*largest)

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use turn_datapath::egress::{LONGEST_TRAIN, Seen, Sent};
 use turn_datapath::{Action, ControlMessage, FlowEvent, FlowKey, Outgoing, Reason, ingress};
 
-use super::{Input, Message, Outcome, Report, Setting, TERMS, Verdict};
+use super::{FIRST_PART, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
 use crate::memory::{MemoryFlows, MemoryFrame};
 
 /// Maps that hold what the setting says.
@@ -25,7 +25,8 @@ pub fn maps(setting: &Setting) -> MemoryFlows {
 /// Runs a packet through `turn-datapath` on the host.
 pub fn run(setting: &Setting, input: &Input) -> Outcome {
     let flows = maps(setting);
-    let mut frame = MemoryFrame::new(input.frame());
+    let first_part = if matches!(input, Input::Received { .. }) { FIRST_PART } else { usize::MAX };
+    let mut frame = MemoryFrame::in_parts(input.frame(), first_part);
     let (verdict, mut counted, messages) = match input {
         Input::Received { interface, .. } => match ingress(&mut frame, &flows, &TERMS, *interface) {
             Action::Pass(reason) => (Verdict::Onward, vec![reason], Vec::new()),

@@ -5,7 +5,7 @@ use turn_datapath::flow::path_flags;
 
 use super::draft::Draft;
 use super::subject::{DATA, MTU, Subject, data, mac};
-use super::{Case, ELSEWHERE};
+use super::{Case, ELSEWHERE, FIRST_PART};
 use crate::role::{CLIENT_MAC, RELAYED_MAC, SERVER_MAC};
 
 /// Frames for another machine, and frames that came by another interface than those that the server answered.
@@ -78,6 +78,54 @@ pub fn pr6_jumbo_packets_pass_or_fit() -> Vec<Case> {
             let draft = Draft::received(format!("{length} bytes"), &subject, frame);
             let fits = length + overhead <= usize::from(u16::MAX);
             cases.push(if fits { draft.relayed() } else { draft.passes(Reason::TooBig) });
+        }
+    }
+    cases
+}
+
+/// A frame that lies in several parts is redirected only where the way out takes such frames.
+pub fn jumbo_packets_are_redirected_to_what_takes_them() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for subject in Subject::all() {
+        let elsewhere = subject.but(|flow| {
+            flow.out_mtu = 9000;
+            flow.out_ifindex = ELSEWHERE;
+        });
+        let overhead = elsewhere.packet(&[]).build().len();
+        for length in [FIRST_PART - overhead, FIRST_PART - overhead + 1, 8000] {
+            let is_whole = overhead + length <= FIRST_PART;
+            for takes in [false, true] {
+                let by = if takes { path_flags::REDIRECT_PARTS } else { 0 };
+                let subject = elsewhere.but(|flow| flow.path_flags |= by);
+                let name = format!("{length} bytes, parts {takes}");
+                let draft = Draft::received(name, &subject, subject.packet(&data(length)).build());
+                let goes = takes || is_whole;
+                cases.push(if goes { draft.redirected() } else { draft.passes(Reason::CannotRedirect) });
+            }
+        }
+    }
+    cases
+}
+
+/// Padding and trailers beyond the first part are taken off as others are.
+pub fn cd2_padding_of_jumbo_packets_is_stripped() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for subject in Subject::all() {
+        let subject = subject.but(|flow| flow.out_mtu = u16::MAX);
+        for length in (8000..8004).chain(FIRST_PART - 80..FIRST_PART).chain(40_001..40_004) {
+            let missing = length.next_multiple_of(4) - length;
+            let padding =
+                [0xff; 3].split_at(if subject.input.channel.is_some() { missing } else { 0 }).0.to_vec();
+            for trailer in [&[][..], &[0x5a; 7]] {
+                let packet = subject.padded(&data(length), &padding).trailer(trailer);
+                let frame = packet.build();
+                // Where the first part ends with the datagram, the rest is not looked for.
+                if frame.len() - trailer.len() == FIRST_PART && !trailer.is_empty() {
+                    continue;
+                }
+                let name = format!("{length} bytes, {} and {} behind", padding.len(), trailer.len());
+                cases.push(Draft::received(name, &subject, frame).relayed());
+            }
         }
     }
     cases

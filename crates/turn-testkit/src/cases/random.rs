@@ -96,7 +96,8 @@ impl Random {
 
 fn random_data(choices: &mut Choices<'_>) -> Vec<u8> {
     let any = choices.below(1480);
-    let length = choices.of(&[any, any, any, 0, 1, 2, 3, 4, 5, 32, 33, 1199, 1200, 1201, 1268, 1472]);
+    let length =
+        choices.of(&[any, any, any, any, 4 * any, 0, 1, 2, 3, 4, 5, 32, 33, 1199, 1200, 1201, 1268, 1472]);
     let mut bytes = data(length);
     for byte in bytes.iter_mut().take(48) {
         *byte = choices.byte();
@@ -114,7 +115,7 @@ fn change_flow(choices: &mut Choices<'_>, flow: &mut Flow, data: &[u8]) {
     }
     flow.label = u32::from(choices.word()) << 16 | u32::from(choices.word());
     flow.kernel_packets = u64::from(choices.word());
-    flow.path_flags ^= choices.of(&[0, 0, 0, 1, 2, 3, 4, 6]);
+    flow.path_flags ^= choices.of(&[0, 0, 0, 1, 2, 3, 4, 6, 8, 10]);
     if choices.seldom(4) {
         flow.path_flags |= path_flags::REDIRECT;
         flow.out_ifindex = ELSEWHERE;
@@ -293,6 +294,7 @@ fn setting(choices: &mut Choices<'_>, subject: &Subject) -> Setting {
         0,
         interface_flags::GENERIC,
         interface_flags::TRANSMITS | interface_flags::ONLY_REDIRECT,
+        interface_flags::TRANSMITS | interface_flags::TRANSMITS_PARTS,
     ];
     for ifindex in [HERE, ELSEWHERE] {
         let interface =

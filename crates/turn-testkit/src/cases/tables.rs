@@ -48,6 +48,8 @@ macro_rules! for_all_tables {
             path::the_senders_mac_address_does_not_matter,
             path::ip9_packets_that_outgrow_the_mtu_pass,
             path::pr6_jumbo_packets_pass_or_fit,
+            path::jumbo_packets_are_redirected_to_what_takes_them,
+            path::cd2_padding_of_jumbo_packets_is_stripped,
             path::ip10_fragmentable_packets_become_small_ipv6_packets,
             path::packets_leave_by_the_witnesss_interface,
             path::a_lease_holds_though_the_interface_is_forgotten,

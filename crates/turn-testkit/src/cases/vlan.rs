@@ -245,7 +245,8 @@ pub fn in_generic_mode_a_tag_more_is_no_way() -> Vec<Case> {
                     let case = armed(draft.passes(Reason::Witness)).leaves(|flow| {
                         flow.in_tags = tags(way_in).without_priority();
                         flow.out_tags = tags(way_out);
-                        flow.path_flags = path_flags::DONT_FRAGMENT | path_flags::REDIRECT;
+                        flow.path_flags =
+                            path_flags::DONT_FRAGMENT | path_flags::REDIRECT | path_flags::REDIRECT_PARTS;
                     });
                     case.reports(kind::ARMED)
                 });

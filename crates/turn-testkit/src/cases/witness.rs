@@ -151,18 +151,21 @@ pub fn a_witness_brings_whether_frames_can_be_redirected() -> Vec<Case> {
     let mut cases = Vec::new();
     const GENERIC: u32 = interface_flags::GENERIC;
     const TRANSMITS: u32 = interface_flags::TRANSMITS;
+    const PARTS: u32 = interface_flags::TRANSMITS_PARTS;
     const ONLY: u32 = interface_flags::ONLY_REDIRECT;
     for subject in Subject::all() {
         for (way_in, way_out, redirect) in [
             (0, 0, 0),
-            (GENERIC, 0, path_flags::REDIRECT),
+            (GENERIC, 0, path_flags::REDIRECT | path_flags::REDIRECT_PARTS),
             (0, TRANSMITS, path_flags::REDIRECT),
             (TRANSMITS, 0, 0),
             (0, GENERIC, 0),
-            (GENERIC, TRANSMITS, path_flags::REDIRECT),
+            (GENERIC, TRANSMITS, path_flags::REDIRECT | path_flags::REDIRECT_PARTS),
             (0, ONLY, path_flags::ONLY_REDIRECT),
             (ONLY, TRANSMITS, path_flags::REDIRECT),
             (0, TRANSMITS | ONLY, path_flags::REDIRECT | path_flags::ONLY_REDIRECT),
+            (0, TRANSMITS | PARTS, path_flags::REDIRECT | path_flags::REDIRECT_PARTS),
+            (PARTS, TRANSMITS, path_flags::REDIRECT),
         ] {
             let subject = subject.awaiting(DATA).but(|flow| {
                 flow.noted_ifindex = ELSEWHERE;

@@ -16,6 +16,8 @@ const BPF_TCX_EGRESS: u32 = 47;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const XDP_PASS: u64 = 2;
+/// The program knows of frames in several parts, so that the link may have any MTU.
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
 /// `union bpf_attr` for BPF_PROG_LOAD, as far as it is needed.
 #[repr(C)]
@@ -122,7 +124,7 @@ fn load() -> io::Result<OwnedFd> {
         log_size: 0,
         log_buf: 0,
         kern_version: 0,
-        prog_flags: 0,
+        prog_flags: BPF_F_XDP_HAS_FRAGS,
         prog_name,
     };
     open(BPF_PROG_LOAD, &attributes)

@@ -66,7 +66,7 @@ fn checks_of_the_machine() {
 #[test]
 fn checks_of_an_interface() {
     type Change = fn(&mut InterfaceFacts);
-    let cases: [(&str, Change, Outcome, &str, Option<&str>); 17] = [
+    let cases: [(&str, Change, Outcome, &str, Option<&str>); 18] = [
         ("up", |f| f.interface.is_up = false, Fail, "is down", Some("ip link set dev eth0 up")),
         ("ethernet", |f| f.interface.is_ethernet = false, Fail, "other than", Some("below it")),
         ("driver", |f| f.driver = None, Skip, "neither", None),
@@ -82,6 +82,7 @@ fn checks_of_an_interface() {
         ("mtu", |f| f.interface.mtu = 9001, Warn, "ice takes", Some("ip link set dev eth0 mtu 3046")),
         ("mtu", |f| become_driver(f, "hns3", 3498), Pass, "commonly", None),
         ("mtu", |f| become_driver(f, "hns3", 3499), Warn, "commonly", Some("mtu 3498")),
+        ("mtu", become_jumbo, Pass, "no limit", None),
         ("mtu", |f| f.features = Some(NONE), Pass, "generic mode has no limit", None),
         ("xdp_program", |f| attach(f, "xdp_filter"), Fail, "xdp_filter (id 37", Some("eth0 xdpgeneric off")),
     ];
@@ -175,6 +176,11 @@ fn eth0() -> InterfaceFacts {
 
 fn release(version: &str) -> Option<KernelRelease> {
     KernelRelease::parse(version)
+}
+
+fn become_jumbo(facts: &mut InterfaceFacts) {
+    facts.interface.mtu = 9001;
+    facts.features = Some(XdpFeatures(NATIVE.0 | XdpFeatures::RX_SG.0));
 }
 
 fn become_kind(facts: &mut InterfaceFacts, kind: &str, features: XdpFeatures) {
