@@ -14,11 +14,15 @@ use crate::{Flow, FlowKey, Flows, Frame, LeaseTerms, Reason};
 /// Longer than a loaded server takes, shorter than anyone waits for a flow to be armed.
 const NOTED_FOR: u64 = 100_000_000;
 
-/// How many packets in a row go to the server behind one that it has not been seen relaying yet.
+/// How many packets in a row go to the server behind a heartbeat that has not come out of it yet.
 ///
 /// One that is relayed here would overtake them. But packets that come faster than the server is would never see
 /// it catch up, and many at once overflow the socket of a server that is held up, so there is an end to waiting.
-const MOST_IN_A_ROW: u32 = 16;
+const MOST_BEHIND: u32 = 32;
+
+/// The same for a flow without a lease. Its packets go to the server in any case, and the last of them to be noted
+/// decides when the flow is armed.
+const MOST_BEFORE: u32 = 256;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +134,7 @@ fn relay<F: Frame, T: Flows>(
         note(frame, ifindex, packet, &data, flow, now);
         return Err(Reason::Heartbeat);
     }
-    if flow.noted_until > now && flow.noted_in_a_row < MOST_IN_A_ROW {
+    if flow.noted_until > now && flow.noted_in_a_row < MOST_BEHIND {
         note(frame, ifindex, packet, &data, flow, now);
         return Err(Reason::Behind);
     }
@@ -172,7 +176,7 @@ fn note<F: Frame>(
     now: u64,
 ) {
     let in_a_row = if flow.noted_until > now { flow.noted_in_a_row.wrapping_add(1) } else { 0 };
-    if in_a_row > MOST_IN_A_ROW {
+    if in_a_row > MOST_BEFORE {
         return;
     }
     if let Some(fingerprint) = fingerprint(frame, data.at, data.length) {

@@ -62,7 +62,7 @@ fn is_explained(subject: &Subject, setting: &Setting, input: &Input, reason: Rea
         Reason::Control | Reason::ControlTooLong => setting.clients.contains(&subject.key()),
         Reason::VlanTagged => packet.tags.len() > 2,
         Reason::NoLease => flow.lease_until <= now,
-        Reason::Behind => flow.noted_until > now && flow.noted_in_a_row < 16,
+        Reason::Behind => flow.noted_until > now && flow.noted_in_a_row < 32,
         Reason::Heartbeat => flow.lease_until > now && flow.heartbeat_at <= now,
         Reason::OtherPath => {
             flow.in_ifindex != HERE

@@ -27,19 +27,19 @@ pub fn without_a_lease_a_packet_is_noted() -> Vec<Case> {
     cases
 }
 
-/// Without a lease the last packet in a row is the noted one, up to 16 behind the first; who is not seen coming out
+/// Without a lease the last packet in a row is the noted one, up to 256 behind the first; who is not seen coming out
 /// within 100 ms is the first of no row.
 pub fn without_a_lease_the_last_packet_is_noted() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in Subject::all() {
         let frame = subject.packet(DATA).build();
         let unarmed = subject.awaiting(b"another").but(|flow| flow.lease_until = 0);
-        for (name, in_a_row) in [("the second", 0), ("the last that may be", 15)] {
+        for (name, in_a_row) in [("the second", 0), ("the last that may be", 255)] {
             let behind = unarmed.but(|flow| flow.noted_in_a_row = in_a_row);
             let case = Draft::received(name, &behind, frame.clone()).passes(Reason::NoLease);
             cases.push(noted(case, DATA).leaves(|flow| flow.noted_in_a_row = in_a_row + 1));
         }
-        let too_many = unarmed.but(|flow| flow.noted_in_a_row = 16);
+        let too_many = unarmed.but(|flow| flow.noted_in_a_row = 256);
         cases.push(Draft::received("too many", &too_many, frame.clone()).passes(Reason::NoLease));
         for (name, noted_until) in [("over", NOW), ("long over", NOW - SECOND), ("witnessed", 0)] {
             let first = too_many.but(|flow| flow.noted_until = noted_until);
@@ -51,18 +51,18 @@ pub fn without_a_lease_the_last_packet_is_noted() -> Vec<Case> {
 }
 
 /// While a heartbeat's packet has not come out of the server, those behind it do not overtake it; but they wait for
-/// 16 packets and 100 ms at the most.
+/// 32 packets and 100 ms at the most.
 pub fn packets_behind_a_heartbeat_do_not_overtake_it() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in Subject::all() {
         let frame = subject.packet(DATA).build();
         let awaiting = subject.awaiting(b"another");
-        for (name, in_a_row) in [("the first behind it", 0), ("the last behind it", 15)] {
+        for (name, in_a_row) in [("the first behind it", 0), ("the last behind it", 31)] {
             let behind = awaiting.but(|flow| flow.noted_in_a_row = in_a_row);
             let case = Draft::received(name, &behind, frame.clone()).passes(Reason::Behind);
             cases.push(noted(case, DATA).leaves(|flow| flow.noted_in_a_row = in_a_row + 1));
         }
-        let too_many = awaiting.but(|flow| flow.noted_in_a_row = 16);
+        let too_many = awaiting.but(|flow| flow.noted_in_a_row = 32);
         cases.push(Draft::received("too many", &too_many, frame.clone()).relayed());
         for (name, noted_until) in [("too long", NOW), ("come out", 0)] {
             let free = awaiting.but(|flow| flow.noted_until = noted_until);

@@ -140,7 +140,7 @@ fn change_flow(choices: &mut Choices<'_>, flow: &mut Flow, data: &[u8]) {
     flow.noted_ifindex = choices.of(&[HERE, HERE, HERE, ELSEWHERE]);
     flow.noted_mac = mac(choices.of(&[SERVER_MAC, SERVER_MAC, SERVER_MAC, RELAYED_MAC]));
     flow.noted_until = choices.of(&[0, NOW + 50 * MILLISECOND, NOW, NOW - SECOND]);
-    flow.noted_in_a_row = choices.of(&[0, 1, 15, 16]);
+    flow.noted_in_a_row = choices.of(&[0, 31, 32, 256]);
 }
 
 /// Mostly none, else one or two.
