@@ -56,12 +56,10 @@ impl Daemon {
     pub(super) async fn attach(&mut self, interface: &Interface) -> Result<(), DaemonError> {
         let ingress = attachment::attach(&mut self.object, interface, self.wanted)?;
         // Unless the driver says otherwise: before 6.3 none could say. Many can only while they have a program.
-        let (transmits, transmits_parts) = match xdp_features::query(interface.ifindex).await {
-            Ok(Some(features)) => {
-                (features.can_transmit_redirected(), features.can_transmit_redirected_parts())
-            }
-            Ok(None) | Err(_) => (ingress.mode == Mode::Native, false),
-        };
+        let features = xdp_features::query(interface.ifindex).await.unwrap_or_default();
+        let transmits =
+            features.map_or(ingress.mode == Mode::Native, |features| features.can_transmit_redirected());
+        let transmits_parts = features.is_some_and(|features| features.can_transmit_redirected_parts());
         let Interface { name, ifindex, mtu, mac, .. } = interface.clone();
         let is_veth = interface.kind.as_deref() == Some("veth");
         self.attached.push(Attached {
@@ -76,8 +74,9 @@ impl Daemon {
         });
         self.write_interface(interface.ifindex)?;
         // What goes into one end of a virtual Ethernet link comes out only where the other end is prepared for it,
-        // and the other end cannot be seen from here. Where the kernel tells (6.3 and later), it does so by whether the interface takes redirected frames.
-        if is_veth && (!transmits || self.throws_away(interface)?) {
+        // and the other end cannot be seen from here. The kernel tells by whether the interface takes redirected
+        // frames (6.3 and later). Before that it is tried, which on a busy machine can fail for want of room.
+        if is_veth && (!transmits || (features.is_none() && self.throws_away(interface)?)) {
             self.handle_transmit_failure(interface.ifindex);
         }
         Ok(())
