@@ -5,6 +5,7 @@
 )]
 
 use std::io;
+use std::sync::Arc;
 
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
@@ -38,6 +39,8 @@ unsafe impl<T: FromBytes + IntoBytes + Immutable + Copy + 'static> Pod for Plain
 /// The loaded object.
 pub struct Object {
     ebpf: Ebpf,
+    /// Where `struct net_device` has the ifindex; without it drivers cannot be watched.
+    ifindex_offset: Result<u64, Arc<kernel_types::Error>>,
 }
 
 /// Why the object was not loaded.
@@ -84,7 +87,7 @@ pub enum LoadError {
 pub enum WatchError {
     /// The kernel's types could not be read.
     #[error(transparent)]
-    Types(#[from] kernel_types::Error),
+    Types(Arc<kernel_types::Error>),
     /// A tracepoint could not be attached to.
     #[error("cannot attach to the kernel's tracepoint {tracepoint}")]
     Tracepoint {
@@ -105,9 +108,9 @@ impl Object {
     /// `max_flows` is the number of flows, which are directions of channel bindings.
     pub fn load(terms: &LeaseTerms, max_flows: u32) -> Result<Self, LoadError> {
         // Without it turn-bpf cannot see drivers throw frames away; `watch_transmissions` says so.
-        let ifindex_offset = kernel_types::offset_of("net_device", "ifindex").unwrap_or(0);
+        let ifindex_offset = kernel_types::offset_of("net_device", "ifindex").map_err(Arc::new);
         let mut ebpf = EbpfLoader::new()
-            .override_global("IFINDEX_OFFSET", &ifindex_offset, true)
+            .override_global("IFINDEX_OFFSET", ifindex_offset.as_ref().unwrap_or(&0), true)
             .override_global("LEASE_NS", &terms.lease, true)
             .override_global("HEARTBEAT_NS", &terms.heartbeat, true)
             .map_max_entries("FLOWS", max_flows)
@@ -126,7 +129,7 @@ impl Object {
             };
             loaded.map_err(|source| LoadError::Program { name, source })?;
         }
-        Ok(Self { ebpf })
+        Ok(Self { ebpf, ifindex_offset })
     }
 
     /// The program for packets that come in.
@@ -147,7 +150,9 @@ impl Object {
 
     /// Has the kernel say where drivers throw frames away that turn-bpf gave them to transmit.
     pub fn watch_transmissions(&mut self) -> Result<(), WatchError> {
-        kernel_types::offset_of("net_device", "ifindex")?;
+        if let Err(error) = &self.ifindex_offset {
+            return Err(WatchError::Types(Arc::clone(error)));
+        }
         for (name, tracepoint) in [
             ("turn_bpf_redirected", "xdp_devmap_xmit"),
             ("turn_bpf_refused", "xdp_redirect_err"),
