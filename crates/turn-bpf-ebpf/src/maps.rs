@@ -37,6 +37,9 @@ static LEASE_NS: u64 = 0;
 /// Set by the daemon before it loads the object.
 #[unsafe(no_mangle)]
 static HEARTBEAT_NS: u64 = 0;
+/// Set by the daemon before it loads the object. The verifier knows it then, and takes out what is for others only.
+#[unsafe(no_mangle)]
+static RATE_COST: u64 = 0;
 
 /// How long leases run.
 #[inline(always)]
@@ -47,6 +50,7 @@ pub fn lease_terms() -> LeaseTerms {
         LeaseTerms {
             lease: core::ptr::read_volatile(&LEASE_NS),
             heartbeat: core::ptr::read_volatile(&HEARTBEAT_NS),
+            rate_cost: core::ptr::read_volatile(&RATE_COST),
         }
     }
 }

@@ -11,6 +11,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use turn_bpf::attachment::WantedMode;
+use turn_bpf::byte_rate::ByteRate;
 use turn_bpf::control::document::{SessionsDocument, StatusDocument};
 use turn_bpf::control::{DEFAULT_SOCKET, client, table};
 use turn_bpf::daemon::{self, Options};
@@ -58,6 +59,10 @@ struct RunArguments {
     /// Most flows at a time; a channel binding is two.
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(2..=4_194_304))]
     max_flows: u32,
+    /// Most bytes per second that are relayed in the kernel of one session and direction, such as 650k or 1Mi. A direction
+    /// that carries more goes to the server, which has limits of its own, until it carries less.
+    #[arg(long, value_name = "RATE")]
+    max_rate: Option<ByteRate>,
     /// Where the control socket is to be.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     control: PathBuf,
@@ -142,6 +147,7 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
         heartbeat: arguments.heartbeat,
         eager: arguments.eager,
         max_flows: arguments.max_flows,
+        max_rate: arguments.max_rate.map(|ByteRate(rate)| rate),
         control: arguments.control,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use turn_datapath::control::{FlowEvent, RecordHeader, kind};
-use turn_datapath::{FlowKey, Interface as KernelInterface, LeaseTerms, Reason};
+use turn_datapath::{FlowKey, Interface as KernelInterface, LeaseTerms, Reason, rate};
 use turn_snoop::{ChannelBinding, Command, Limits, Snoop};
 use turn_wire::IpAddress;
 use zerocopy::FromBytes as _;
@@ -48,6 +48,8 @@ pub struct Options {
     pub eager: bool,
     /// Most directions of channel bindings at a time.
     pub max_flows: u32,
+    /// Most bytes per second of one direction of a channel binding that are relayed in the kernel.
+    pub max_rate: Option<u64>,
     /// Where the control socket is to be.
     pub control: PathBuf,
 }
@@ -100,7 +102,11 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         })
         .ok();
 
-    let terms = LeaseTerms { lease: nanoseconds(options.lease), heartbeat: nanoseconds(options.heartbeat) };
+    let terms = LeaseTerms {
+        lease: nanoseconds(options.lease),
+        heartbeat: nanoseconds(options.heartbeat),
+        rate_cost: options.max_rate.map_or(0, rate::cost),
+    };
     let mut object = Object::load(&terms, options.max_flows)?;
     let maps = object.take_maps()?;
     let mut ring =

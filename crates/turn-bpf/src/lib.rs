@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod attachment;
+pub mod byte_rate;
 pub mod control;
 pub mod daemon;
 pub mod doctor;

@@ -113,6 +113,7 @@ impl Object {
             .override_global("IFINDEX_OFFSET", ifindex_offset.as_ref().unwrap_or(&0), true)
             .override_global("LEASE_NS", &terms.lease, true)
             .override_global("HEARTBEAT_NS", &terms.heartbeat, true)
+            .override_global("RATE_COST", &terms.rate_cost, true)
             .map_max_entries("FLOWS", max_flows)
             // Two expected outputs for a flow to a peer, one for a flow to a client.
             .map_max_entries("EXPECTED", max_flows.saturating_add(max_flows / 2))

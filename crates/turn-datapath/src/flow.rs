@@ -85,6 +85,10 @@ pub struct Flow {
     pub noted_tags: VlanTags,
     /// Packets of the flow that went to the server.
     pub spilled_packets: u64,
+    /// Bytes of UDP payload in them, without ChannelData headers.
+    pub spilled_bytes: u64,
+    /// Until when the packets so far would take at [`LeaseTerms::rate_cost`].
+    pub busy_until: u64,
     /// Leases granted to the flow while it had none.
     pub armed: u64,
 }
@@ -131,6 +135,8 @@ pub struct LeaseTerms {
     pub lease: u64,
     /// From one packet that is spilled to the server to the next.
     pub heartbeat: u64,
+    /// How long 2^20 bytes of a flow take at the highest rate that is relayed. Zero: there is no limit.
+    pub rate_cost: u64,
 }
 
 impl FlowKey {
@@ -142,4 +148,4 @@ impl FlowKey {
     }
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 176);
+const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 192);

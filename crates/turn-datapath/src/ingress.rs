@@ -8,7 +8,7 @@ use crate::fingerprint::fingerprint;
 use crate::flow::path_flags;
 use crate::packet::Packet;
 use crate::translate::Translation;
-use crate::{Flow, FlowKey, Flows, Frame, LeaseTerms, Reason};
+use crate::{Flow, FlowKey, Flows, Frame, LeaseTerms, Reason, rate};
 
 /// How long a packet that went to the server stands for its flow before another one may be noted instead.
 /// Longer than a loaded server takes, shorter than anyone waits for a flow to be armed.
@@ -66,7 +66,10 @@ pub fn ingress<F: Frame, T: Flows>(frame: &mut F, flows: &T, terms: &LeaseTerms,
     match relay(frame, flows, terms, ifindex, &packet, &key, &mut flow) {
         Ok(action) => action,
         Err(reason) => {
+            let header = if key.channel == Be16::new(0) { 0 } else { ChannelDataHeader::LEN as u16 };
+            let bytes = packet.data.length.saturating_sub(header);
             flow.spilled_packets = flow.spilled_packets.wrapping_add(1);
+            flow.spilled_bytes = flow.spilled_bytes.wrapping_add(u64::from(bytes));
             Action::Pass(reason)
         }
     }
@@ -120,6 +123,7 @@ fn relay<F: Frame, T: Flows>(
     }
 
     let now = flows.now();
+    let is_over_rate = terms.rate_cost != 0 && rate::spend(flow, data.length, now, terms.rate_cost);
     if now >= flow.lease_until {
         if flow.lease_until != 0 {
             flow.lease_until = 0;
@@ -127,6 +131,10 @@ fn relay<F: Frame, T: Flows>(
         }
         note(frame, ifindex, packet, &data, flow, now);
         return Err(Reason::NoLease);
+    }
+    if is_over_rate {
+        note(frame, ifindex, packet, &data, flow, now);
+        return Err(Reason::OverRate);
     }
     if now >= flow.heartbeat_at {
         flow.heartbeat_at = now.wrapping_add(terms.heartbeat);

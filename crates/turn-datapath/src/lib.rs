@@ -22,6 +22,7 @@ pub mod flow;
 pub mod frame;
 pub mod ingress;
 pub mod packet;
+pub mod rate;
 pub mod reason;
 pub mod translate;
 

@@ -92,6 +92,8 @@ reasons! {
     Behind = 29, "behind";
     /// The server did a translation itself, from an address that has to be seen once more before it is believed.
     Candidate = 30, "candidate";
+    /// Came while its flow carried more than may be relayed in the kernel, so that the server sees all of it.
+    OverRate = 31, "over_rate";
 }
 
 impl Reason {
@@ -115,6 +117,7 @@ impl Reason {
                 | Reason::NoHeadroom
                 | Reason::CannotRedirect
                 | Reason::Behind
+                | Reason::OverRate
         )
     }
 

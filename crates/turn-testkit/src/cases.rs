@@ -21,6 +21,7 @@ pub mod host;
 pub mod lease;
 pub mod path;
 pub mod random;
+pub mod rates;
 pub mod stories;
 pub mod subject;
 pub mod tables;
@@ -35,7 +36,7 @@ pub const SECOND: u64 = 1_000 * MILLISECOND;
 /// The time on the clock of every case. A runner whose clock cannot be set moves the times instead.
 pub const NOW: u64 = 1_000_000 * SECOND;
 /// How long leases run in every case.
-pub const TERMS: LeaseTerms = LeaseTerms { lease: 10 * SECOND, heartbeat: 3 * SECOND };
+pub const TERMS: LeaseTerms = LeaseTerms { lease: 10 * SECOND, heartbeat: 3 * SECOND, rate_cost: 0 };
 /// Interface that packets come in by. It is the number of the loopback interface, which the kernel's test runs have everywhere.
 pub const HERE: u32 = 1;
 /// Another interface.

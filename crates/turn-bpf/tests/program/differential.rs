@@ -44,7 +44,13 @@ fn the_kernel_does_what_the_host_does() {
         println!("{packets:6} {}", reason.label());
     }
     // What random packets do not come to shows in the tables only.
-    let rare = [Reason::NoHeadroom, Reason::ControlLost, Reason::TransmitFailed, Reason::Candidate];
+    let rare = [
+        Reason::NoHeadroom,
+        Reason::ControlLost,
+        Reason::TransmitFailed,
+        Reason::Candidate,
+        Reason::OverRate,
+    ];
     for reason in Reason::ALL.into_iter().filter(|reason| !rare.contains(reason)) {
         assert!(counted.contains_key(&reason), "no packet was counted as {}", reason.label());
     }

@@ -10,7 +10,7 @@ use turn_bpf::flow_table::FlowMaps as _;
 use turn_bpf::object::{Maps, Object, Plain};
 use turn_datapath::control::kind;
 use turn_datapath::egress::Sent;
-use turn_datapath::{Flow, FlowEvent, FlowKey, Reason, RecordHeader};
+use turn_datapath::{Flow, FlowEvent, FlowKey, LeaseTerms, Reason, RecordHeader};
 use turn_testkit::cases::{HERE, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
 use turn_wire::ethernet::VlanTags;
 use zerocopy::FromBytes as _;
@@ -34,7 +34,12 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the object.
     pub fn load() -> Self {
-        let loaded = Object::load(&TERMS, MAX_FLOWS);
+        Self::load_with(&TERMS)
+    }
+
+    /// Loads the object by other terms.
+    pub fn load_with(terms: &LeaseTerms) -> Self {
+        let loaded = Object::load(terms, MAX_FLOWS);
         let mut object = loaded.unwrap_or_else(|error| {
             panic!(
                 "{}\nthese tests load BPF programs: run them as root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)",
@@ -203,8 +208,8 @@ impl Clock {
     }
 }
 
-fn times(flow: &mut Flow) -> [&mut u64; 3] {
-    [&mut flow.lease_until, &mut flow.heartbeat_at, &mut flow.noted_until]
+fn times(flow: &mut Flow) -> [&mut u64; 4] {
+    [&mut flow.lease_until, &mut flow.heartbeat_at, &mut flow.noted_until, &mut flow.busy_until]
 }
 
 /// The clock that the programs read.

@@ -3,6 +3,7 @@
 mod differential;
 mod kernel;
 mod limits;
+mod rates;
 mod trains;
 mod verifier;
 

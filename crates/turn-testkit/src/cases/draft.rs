@@ -6,6 +6,8 @@ use turn_datapath::egress::Sent;
 use turn_datapath::{Flow, Reason};
 
 use super::subject::Subject;
+use crate::dissect::dissect;
+
 use super::{Case, HERE, Input, Outcome, Report, SENT, Setting, Verdict};
 
 /// A case that does not say yet what is to happen.
@@ -86,8 +88,17 @@ impl Draft {
     /// It goes on, untouched, for this reason.
     pub fn passes(self, reason: Reason) -> Case {
         let frame = self.input.frame().to_vec();
-        let case = self.outcome(Verdict::Onward, reason, frame);
-        if reason.is_spilled() { case.leaves(|flow| flow.spilled_packets += 1) } else { case }
+        let header = if self.subject.input.channel.is_some() { 4 } else { 0 };
+        let case = self.outcome(Verdict::Onward, reason, frame.clone());
+        if !reason.is_spilled() {
+            return case;
+        }
+        let payload = dissect(&frame).expect("packets of a known flow are whole").payload;
+        let bytes = (payload.len() as u64).saturating_sub(header);
+        case.leaves(|flow| {
+            flow.spilled_packets += 1;
+            flow.spilled_bytes += bytes;
+        })
     }
 
     fn outcome(self, verdict: Verdict, reason: Reason, frame: Vec<u8>) -> Case {

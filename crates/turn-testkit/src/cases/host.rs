@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use turn_datapath::egress::{LONGEST_TRAIN, Seen, Sent};
-use turn_datapath::{Action, ControlMessage, FlowEvent, FlowKey, Outgoing, Reason, ingress};
+use turn_datapath::{Action, ControlMessage, FlowEvent, FlowKey, LeaseTerms, Outgoing, Reason, ingress};
 
 use super::{FIRST_PART, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
 use crate::memory::{MemoryFlows, MemoryFrame};
@@ -24,11 +24,16 @@ pub fn maps(setting: &Setting) -> MemoryFlows {
 
 /// Runs a packet through `turn-datapath` on the host.
 pub fn run(setting: &Setting, input: &Input) -> Outcome {
+    run_by(&TERMS, setting, input)
+}
+
+/// The same by other terms.
+pub fn run_by(terms: &LeaseTerms, setting: &Setting, input: &Input) -> Outcome {
     let flows = maps(setting);
     let first_part = if matches!(input, Input::Received { .. }) { FIRST_PART } else { usize::MAX };
     let mut frame = MemoryFrame::in_parts(input.frame(), first_part);
     let (verdict, mut counted, messages) = match input {
-        Input::Received { interface, .. } => match ingress(&mut frame, &flows, &TERMS, *interface) {
+        Input::Received { interface, .. } => match ingress(&mut frame, &flows, terms, *interface) {
             Action::Pass(reason) => (Verdict::Onward, vec![reason], Vec::new()),
             Action::Copy(key, message) => (Verdict::Onward, vec![Reason::Control], vec![(key, message)]),
             Action::Transmit => (Verdict::Transmit, vec![Reason::Relayed], Vec::new()),

@@ -135,7 +135,7 @@ pub fn a_noted_packet_brings_its_way_in() -> Vec<Case> {
 }
 
 /// The case leaves its packet noted.
-fn noted(case: Case, data: &[u8]) -> Case {
+pub(super) fn noted(case: Case, data: &[u8]) -> Case {
     case.leaves(|flow| {
         flow.noted_fingerprint = print(data);
         flow.noted_ifindex = HERE;
