@@ -1,16 +1,13 @@
 //! `cargo xtask demo`: a stock coturn without and with turn-bpf, side by side.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use turn_testkit::lab::{Lab, Topology};
 
-use crate::cargo;
-use crate::command::as_root;
-use crate::{command, interrupt, setup};
+use crate::{command, interrupt, release};
 use half::Half;
 use load::Load;
 use progress::Progress;
@@ -18,12 +15,12 @@ use progress::Progress;
 mod capture;
 mod half;
 mod load;
-mod machine;
+pub mod machine;
 mod offload;
 mod probe;
-mod progress;
-mod report;
-mod uclient;
+pub mod progress;
+pub mod report;
+pub mod uclient;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -54,37 +51,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     interrupt::catch()?;
     let binary = match &arguments.binary {
         Some(binary) => binary.clone(),
-        None => prepare()?,
+        None => release::build("demo")?,
     };
     if !command::is_root() {
-        return run_as_root(arguments, &binary);
+        return release::run_again_as_root(&binary);
     }
     show(arguments, &binary)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Sets up and builds turn-bpf; returns where it is.
-fn prepare() -> Result<PathBuf> {
-    setup::ensure()?;
-    eprintln!("demo: cargo build --release");
-    let executables = cargo::build(&["build", "--release", "--package", "turn-bpf"])?;
-    let binary = executables.into_iter().find(|executable| executable.name == "turn-bpf");
-    Ok(binary.context("the build has brought no turn-bpf")?.path)
-}
-
-/// Only what comes after the build needs root, and nothing that was built should belong to it.
-fn run_as_root(arguments: &Arguments, binary: &Path) -> Result<ExitCode> {
-    let mut command = as_root(std::env::current_exe()?)?;
-    let mut words: Vec<OsString> = vec!["demo".into(), "--topology".into()];
-    words.push(arguments.topology.to_possible_value().context("topology")?.get_name().into());
-    words.extend(["--binary".into(), binary.into()]);
-    if let Some(folder) = &arguments.pcap {
-        words.extend(["--pcap".into(), std::path::absolute(folder)?.into()]);
-    }
-    words.extend(arguments.json.then(|| "--json".into()));
-    words.extend(arguments.without_only.then(|| "--without-only".into()));
-    let status = command.args(words).status().context("cannot run sudo")?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn show(arguments: &Arguments, binary: &Path) -> Result<()> {

@@ -10,7 +10,9 @@ mod command;
 mod conformance;
 mod demo;
 mod interrupt;
+mod release;
 mod setup;
+mod soak;
 mod test;
 
 /// Tasks of the turn-bpf project.
@@ -31,6 +33,8 @@ enum Task {
     Test(test::Arguments),
     /// Run the tests that docs/conformance.toml names, and write docs/conformance.md.
     Conformance(conformance::Arguments),
+    /// Run mixed calls through coturn with turn-bpf for an hour, and write docs/soak.md.
+    Soak(soak::Arguments),
     /// Check format, lints and tests, as the CI does.
     Ci,
 }
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Conformance(arguments) => conformance::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Ci => ci::run(),
     };
     match done {

@@ -171,7 +171,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts one payload; returns how long it was under way by the clock of `start`, unless it was a duplicate or damaged.
-    fn count(&mut self, stream: u32, payload: &[u8], start: Instant) -> Option<Duration> {
+    pub fn count(&mut self, stream: u32, payload: &[u8], start: Instant) -> Option<Duration> {
         let now = Instant::now();
         self.last_arrival = Some(now);
         let packet = match Numbered::decode(payload) {
