@@ -1,65 +1,8 @@
-//! Builds the BPF object from source, with the toolchain that builds this crate, and embeds it.
+//! Builds the BPF object from source, and embeds it.
 
-use std::env;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-const LINKER: &str = ".tools/bin/bpf-linker";
+#[path = "build/object.rs"]
+mod object;
 
 fn main() {
-    let root = Path::new(&variable("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("project root");
-    let target = root.join("target/bpf");
-    for watched in ["crates/turn-bpf-ebpf", "crates/turn-datapath", "crates/turn-wire", "Cargo.lock", LINKER]
-    {
-        println!("cargo::rerun-if-changed={}", root.join(watched).display());
-    }
-    for watched in ["TURN_BPF_CARGO", "TURN_BPF_RUSTC", "TURN_BPF_LINKER"] {
-        println!("cargo::rerun-if-env-changed={watched}");
-    }
-
-    let linker = env::var_os("TURN_BPF_LINKER").map_or_else(|| root.join(LINKER), PathBuf::from);
-    assert!(
-        linker.exists(),
-        "bpf-linker is missing ({}): run `cargo xtask setup` once, or name one with TURN_BPF_LINKER",
-        linker.display()
-    );
-    let architecture = variable("CARGO_CFG_TARGET_ARCH");
-    let bpf_target = match variable("CARGO_CFG_TARGET_ENDIAN").as_str() {
-        "big" => "bpfeb-unknown-none",
-        _ => "bpfel-unknown-none",
-    };
-    let flags = [
-        format!("--cfg=bpf_target_arch=\"{architecture}\""),
-        "-Cdebuginfo=2".to_owned(),
-        "-Clink-arg=--btf".to_owned(),
-        format!("-Clinker={}", linker.display()),
-    ];
-    let mut cargo = Command::new(env::var_os("TURN_BPF_CARGO").unwrap_or_else(|| variable("CARGO").into()));
-    for (name, _) in env::vars_os() {
-        // This script runs with the variables of a build for the host, which would leak into the inner one.
-        if name.to_str().is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME") {
-            cargo.env_remove(name);
-        }
-    }
-    cargo
-        .current_dir(&root)
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("RUSTC_WRAPPER")
-        .env_remove("RUSTFLAGS")
-        // `build-std` is not stable, and a nightly toolchain would be one more to install.
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTC", env::var_os("TURN_BPF_RUSTC").unwrap_or_else(|| variable("RUSTC").into()))
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args(["build", "--package", "turn-bpf-ebpf", "--profile", "bpf", "--target", bpf_target])
-        .args(["-Z", "build-std=core", "--locked", "--target-dir"])
-        .arg(&target);
-    let status = cargo.status().unwrap_or_else(|error| panic!("cannot run {cargo:?}: {error}"));
-    assert!(status.success(), "building the BPF object failed: {status}");
-
-    let object = target.join(bpf_target).join("bpf/turn-bpf-ebpf");
-    println!("cargo::rustc-env=TURN_BPF_OBJECT={}", object.display());
-}
-
-fn variable(name: &str) -> String {
-    env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
+    println!("cargo::rustc-env=TURN_BPF_OBJECT={}", object::build("turn-bpf-ebpf").display());
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::ValueEnum;
 use turn_testkit::lab::{Lab, Topology};
+use turn_testkit::machine;
 
 use crate::{command, interrupt, release};
 use half::Half;
@@ -15,7 +16,6 @@ use progress::Progress;
 mod capture;
 mod half;
 mod load;
-pub mod machine;
 mod offload;
 mod probe;
 pub mod progress;

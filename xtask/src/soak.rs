@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use turn_testkit::coturn::Coturn;
 use turn_testkit::daemon::Daemon;
 use turn_testkit::lab::{Lab, Topology};
+use turn_testkit::machine::Rest;
 use turn_testkit::scratch::ScratchFolder;
 
 use self::call::{Call, Outcome};
@@ -19,7 +20,6 @@ use self::mix::{Mix, SLOTS};
 use self::report::Report;
 use self::sample::Sample;
 use crate::command::{self, root};
-use crate::demo::machine::Rest;
 use crate::demo::progress::Progress;
 use crate::{interrupt, release};
 

@@ -8,6 +8,8 @@ pub mod daemon;
 pub mod datagram;
 pub mod dissect;
 pub mod lab;
+pub mod machine;
+pub mod measurement;
 pub mod memory;
 pub mod offload;
 pub mod oracle;

@@ -12,11 +12,11 @@ use serde_json::Value;
 use turn_testkit::coturn::Coturn;
 use turn_testkit::datagram;
 use turn_testkit::lab::{Family, Lab};
+use turn_testkit::machine::Rest;
 use turn_testkit::process::{Process, cpu_time};
 
 use super::capture::Captures;
 use super::load::Load;
-use super::machine::Rest;
 use super::offload::Offload;
 use super::probe::Probe;
 use super::progress::Progress;

@@ -6,10 +6,10 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use turn_testkit::lab::Topology;
+use turn_testkit::machine;
 
 use super::half::Measurement;
 use super::load::Load;
-use super::machine;
 
 /// Processors busy with something else from which on the whole machine's figures are in doubt.
 const NOTEWORTHY: f64 = 0.1;

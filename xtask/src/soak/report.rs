@@ -6,11 +6,11 @@ use std::fmt;
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
+use turn_testkit::machine;
 
 use super::call::Outcome;
 use super::mix::{Kind, SLOTS};
 use super::sample::Sample;
-use crate::demo::machine;
 use crate::demo::report::grouped;
 
 /// About as many rows has the table over time.

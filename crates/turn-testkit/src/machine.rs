@@ -1,11 +1,12 @@
 //! The whole machine: what it is, and how much it has worked.
 
 use std::fs;
+use std::io;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use turn_testkit::process::ticks;
+use crate::process::ticks;
 
 /// How much the processors have rested until a moment.
 #[derive(Clone, Copy, Debug)]
@@ -16,15 +17,15 @@ pub struct Rest {
 
 impl Rest {
     /// Until now.
-    pub fn now() -> Result<Self> {
-        let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
-        let ticks = rest_ticks(&stat).context("/proc/stat is strange")?;
+    pub fn now() -> io::Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let ticks = rest_ticks(&stat).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self { at: Instant::now(), ticks })
     }
 
     /// CPU time of all processors since then: what they did not rest. The kernel measures rest, but only samples work, and
     /// misses much of what is done in short bursts.
-    pub fn work_since(&self) -> Result<Duration> {
+    pub fn work_since(&self) -> io::Result<Duration> {
         let now = Self::now()?;
         let all = now.at.duration_since(self.at) * processors();
         Ok(all.saturating_sub(ticks(now.ticks.saturating_sub(self.ticks))))
@@ -40,14 +41,14 @@ fn rest_ticks(stat: &str) -> Option<u64> {
 }
 
 /// How many processors are busy with something else, measured for a second.
-pub fn busy_processors() -> Result<f64> {
+pub fn busy_processors() -> io::Result<f64> {
     let before = Rest::now()?;
     thread::sleep(Duration::from_secs(1));
     Ok(before.work_since()?.as_secs_f64() / before.at.elapsed().as_secs_f64())
 }
 
 /// How many there are in the machine, whichever of them this process may use.
-fn processors() -> u32 {
+pub fn processors() -> u32 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let per_processor = |line: &&str| line.starts_with("cpu") && !line.starts_with("cpu ");
     stat.lines().filter(per_processor).count().max(1) as u32
@@ -65,7 +66,7 @@ pub fn description() -> String {
 }
 
 fn coturn_version() -> String {
-    let output = std::process::Command::new("turnserver").arg("--version").output();
+    let output = Command::new("turnserver").arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("of unknown version").trim().to_owned()
 }

@@ -1,0 +1,91 @@
+//! The BPF object of the benchmark: programs that make packets, programs that count them, and bare programs to compare with.
+#![no_std]
+#![no_main]
+
+mod packet;
+
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::btf_maps::{Array, DevMap, PerCpuArray, ProgramArray};
+use aya_ebpf::macros::{btf_map, classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use turn_bench_ebpf::Template;
+
+use crate::packet::restore;
+
+#[btf_map]
+pub static TEMPLATE: Array<Template, 1> = Array::new();
+/// The program that is measured.
+#[btf_map]
+pub static MEASURED: ProgramArray<1> = ProgramArray::new();
+/// Where the frames that are made go.
+#[btf_map]
+pub static WIRE: DevMap<1> = DevMap::new();
+/// Where the bare redirect goes.
+#[btf_map]
+pub static BARE: DevMap<1> = DevMap::new();
+/// Frames that arrived where they are counted.
+#[btf_map]
+pub static ARRIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Writes the frame and has the program that is measured run on it.
+#[xdp(frags)]
+pub fn bench_restore(context: XdpContext) -> u32 {
+    if restore(&context).is_some() {
+        // SAFETY: nothing in this program waits for a destructor.
+        unsafe { MEASURED.tail_call(&context, 0) };
+    }
+    XDP_ABORTED
+}
+
+/// Writes the frame and sends it out.
+#[xdp]
+pub fn bench_generate(context: XdpContext) -> u32 {
+    match restore(&context) {
+        Some(()) => WIRE.redirect(0, 0).unwrap_or(XDP_ABORTED),
+        None => XDP_ABORTED,
+    }
+}
+
+/// Does nothing.
+#[xdp(frags)]
+pub fn bench_empty(_context: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+/// Redirects by a map of devices, and does nothing else.
+#[xdp(frags)]
+pub fn bench_redirect(_context: XdpContext) -> u32 {
+    BARE.redirect(0, 0).unwrap_or(XDP_ABORTED)
+}
+
+/// Sends back, and does nothing else.
+#[xdp(frags)]
+pub fn bench_transmit(_context: XdpContext) -> u32 {
+    XDP_TX
+}
+
+/// Counts and drops: a receiver that costs next to nothing.
+#[xdp(frags)]
+pub fn bench_count(_context: XdpContext) -> u32 {
+    if let Some(arrived) = ARRIVED.get_ptr_mut(0) {
+        // SAFETY: the pointer is to this CPU's own slot, which nobody else writes while the program runs.
+        unsafe { *arrived = (*arrived).wrapping_add(1) }
+    }
+    XDP_DROP
+}
+
+/// Does nothing, at egress (`TCX_NEXT`).
+#[classifier]
+pub fn bench_next(_context: TcContext) -> i32 {
+    -1
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

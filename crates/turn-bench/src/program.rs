@@ -1,0 +1,185 @@
+//! What one run of a program costs, by `BPF_PROG_TEST_RUN`.
+//!
+//! A program that rewrites a packet must not be fed its own output. Each run therefore goes through a program of the benchmark that
+//! writes length and headers anew and then tail-calls the one that is measured. What that costs shows with an empty program in the
+//! place of the measured one, and is taken off.
+
+use anyhow::{Context as _, Result, ensure};
+use aya::TestRunOptions;
+use aya::programs::{ProgramFd, SchedClassifier, TestRun as _};
+use turn_bpf::object::Object as TurnBpf;
+use turn_datapath::LeaseTerms;
+use turn_datapath::flow::path_flags;
+use turn_testkit::cases::subject::{Subject, data};
+use turn_testkit::measurement::{Budget, Figure, Summary};
+use turn_testkit::packet::Packet;
+use turn_testkit::role::{CLIENT, CLIENT_V6, PEER, SERVER, SERVER_V6};
+
+use crate::Findings;
+use crate::object::{Bare, Frames, LOOPBACK, Object};
+use crate::rounds;
+use crate::sources::Sources;
+
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
+const TC_NEXT: u32 = -1_i32 as u32;
+/// Payload bytes of every packet.
+const PAYLOAD: usize = 200;
+/// Runs per measurement: some tens of milliseconds.
+const RUNS: u32 = 200_000;
+/// Flows that random packets belong to.
+const MANY: u32 = 100_000;
+/// Room for as many flows, and twice as much as a daemon has by default.
+const MAX_FLOWS: u32 = 1 << 18;
+/// A heartbeat is never due and a lease never over, but where a case says so.
+const FOREVER: LeaseTerms = LeaseTerms { lease: u64::MAX, heartbeat: u64::MAX, rate_cost: 0 };
+
+const ONE_HOT: &str = "one hot flow, ";
+const RANDOM: &str = "100000 flows at random, ";
+
+/// One kind of packet.
+struct Case {
+    name: String,
+    frames: Frames,
+    answer: u32,
+    sources: Option<Sources>,
+}
+
+impl Case {
+    fn of_flow(name: String, subject: Subject, count: u32, answer: u32) -> Self {
+        let sources = Sources { subject, count };
+        Self { name, frames: sources.frames(PAYLOAD), answer, sources: Some(sources) }
+    }
+
+    fn passing(name: &str, packet: &Packet) -> Self {
+        let frames = Frames { frame: packet.build(), sources: 1 };
+        Self { name: name.to_owned(), frames, answer: XDP_PASS, sources: None }
+    }
+}
+
+pub fn measure(count: usize) -> Result<Findings> {
+    rounds::stay_on_one_processor()?;
+    let mut bench = Object::load()?;
+    bench.redirect_to(LOOPBACK)?;
+    let mut turn_bpf = TurnBpf::load(&FOREVER, MAX_FLOWS)?;
+    let mut maps = turn_bpf.take_maps()?;
+    maps.devices.insert(LOOPBACK, LOOPBACK, None, 0)?;
+    let ours = turn_bpf.xdp()?.fd()?.try_clone()?;
+    let (empty, redirect) = (bench.fd(Bare::Empty)?, bench.fd(Bare::Redirect)?);
+    let cases = cases();
+    let mut figures = rounds::run(count, |report| {
+        for case in &cases {
+            // Flows of different cases may have the same key.
+            if let Some(sources) = &case.sources {
+                sources.insert(&mut maps)?;
+            }
+            let mut nanoseconds = |program: &ProgramFd, answer: u32| -> Result<f64> {
+                let (answered, time) = bench.time(program, &case.frames, RUNS)?;
+                ensure!(answered == answer, "{}: answered {answered}, not {answer}", case.name);
+                Ok(time.as_nanos() as f64)
+            };
+            let writing = nanoseconds(&empty, XDP_PASS)?;
+            report(&case.name, "writing the frame", "ns", writing);
+            report(&case.name, "bare redirect", "ns", nanoseconds(&redirect, XDP_REDIRECT)? - writing);
+            report(&case.name, "turn-bpf", "ns", nanoseconds(&ours, case.answer)? - writing);
+            if let Some(sources) = &case.sources {
+                sources.remove(&mut maps);
+            }
+        }
+        let next = bench.next()?;
+        for (name, frame) in sent() {
+            let nothing = at_egress(next, &frame)?;
+            report(name, "empty program", "ns", nothing);
+            report(name, "turn-bpf", "ns", at_egress(turn_bpf.egress()?, &frame)? - nothing);
+        }
+        Ok(())
+    })?;
+    figures.retain(|figure| !figure.rounds.is_empty());
+    let budgets = vec![
+        within(&figures, "program time, one hot flow, worst of all", ONE_HOT, 150.0)?,
+        within(&figures, "program time, 100000 flows, random keys, worst of all", RANDOM, 300.0)?,
+    ];
+    Ok(Findings { figures, budgets })
+}
+
+/// What comes in.
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for subject in Subject::all() {
+        let name = format!("{ONE_HOT}{}", subject.name());
+        let armed = armed(&subject);
+        cases.push(Case::of_flow(name.clone(), armed.clone(), 1, XDP_TX));
+        let elsewhere = armed.but(|flow| flow.path_flags |= path_flags::ONLY_REDIRECT);
+        cases.push(Case::of_flow(format!("{name}, redirected"), elsewhere, 1, XDP_REDIRECT));
+    }
+    for subject in [Subject::to_peer(), Subject::to_client()].concat() {
+        let name = format!("{RANDOM}{}", subject.name());
+        cases.push(Case::of_flow(name, armed(&subject), MANY, XDP_TX));
+    }
+    for subject in [Subject::to_peer(), Subject::to_client()].concat() {
+        let lapsed = subject.but(|flow| flow.lease_until = 0);
+        cases.push(Case::of_flow(format!("no lease, {}", subject.name()), lapsed, 1, XDP_PASS));
+    }
+    cases.extend(strangers());
+    cases
+}
+
+/// The flow with a lease that does not end.
+fn armed(subject: &Subject) -> Subject {
+    subject.but(|flow| (flow.lease_until, flow.heartbeat_at) = (u64::MAX, u64::MAX))
+}
+
+/// Packets of no flow.
+fn strangers() -> Vec<Case> {
+    let datagram = |packet: Packet| packet.payload(&data(PAYLOAD));
+    let v4 = datagram(Packet::new(CLIENT, SERVER));
+    let v6 = datagram(Packet::new(CLIENT_V6, SERVER_V6));
+    let channel = Packet::new(PEER, SERVER).channel_data(0x4123, &data(PAYLOAD), &[]);
+    let mut arp = Case::passing("not ours: ARP", &v4);
+    if let Some(ethertype) = arp.frames.frame.get_mut(12..14) {
+        ethertype.copy_from_slice(&[0x08, 0x06]);
+    }
+    vec![
+        arp,
+        Case::passing("not ours: TCP, IPv4", &v4.clone().protocol(6)),
+        Case::passing("not ours: TCP, IPv6", &v6.clone().protocol(6)),
+        Case::passing("not ours: fragment, IPv4", &v4.clone().fragment(true, 0)),
+        Case::passing("not ours: datagram, IPv4", &v4),
+        Case::passing("not ours: datagram, IPv6", &v6),
+        Case::passing("not ours: unbound channel, IPv4", &channel),
+    ]
+}
+
+/// What leaves without being a server's output.
+fn sent() -> [(&'static str, Vec<u8>); 4] {
+    let v4 = Packet::new(SERVER, CLIENT).payload(&data(PAYLOAD));
+    let v6 = Packet::new(SERVER_V6, CLIENT_V6).payload(&data(PAYLOAD));
+    [
+        ("leaving, not ours: TCP, IPv4", v4.clone().protocol(6).build()),
+        ("leaving, not ours: TCP, IPv6", v6.clone().protocol(6).build()),
+        ("leaving, not ours: datagram, IPv4", v4.build()),
+        ("leaving, not ours: datagram, IPv6", v6.build()),
+    ]
+}
+
+/// Nanoseconds of one run at egress, where no program changes a packet.
+fn at_egress(program: &SchedClassifier, frame: &[u8]) -> Result<f64> {
+    let start = rounds::running_time();
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        repeat: RUNS,
+        ..TestRunOptions::default()
+    })?;
+    let time = (rounds::running_time() - start) / RUNS;
+    ensure!(result.return_value == TC_NEXT, "answered {} at egress", result.return_value);
+    Ok(time.as_nanos() as f64)
+}
+
+/// The highest median of turn-bpf in the cases whose names begin so, against a limit in nanoseconds.
+fn within(figures: &[Figure], what: &str, cases: &str, limit: f64) -> Result<Budget> {
+    let ours = figures.iter().filter(|figure| figure.subject == "turn-bpf" && figure.case.starts_with(cases));
+    let medians = ours.filter_map(Figure::summary).map(|Summary { median, .. }| median);
+    let measured = medians.max_by(f64::total_cmp).context("nothing was measured")?;
+    Ok(Budget { what: what.to_owned(), limit, at_most: true, measured, unit: "ns".to_owned() })
+}
