@@ -18,6 +18,7 @@ pub mod process;
 pub mod role;
 pub mod scratch;
 pub mod segmentation;
+pub mod switchboard;
 pub mod traffic;
 pub mod turn_client;
 pub mod wire;

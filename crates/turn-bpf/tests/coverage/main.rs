@@ -9,6 +9,7 @@ mod nat;
 mod opaque;
 mod pairs;
 mod routes;
+mod virtual_ports;
 mod wires;
 
 use std::time::Duration;

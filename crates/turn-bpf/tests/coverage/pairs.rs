@@ -13,17 +13,17 @@ use crate::calls::{EchoingClient, Talk, load, talk_in_kernel};
 use crate::wires::{Datagram, Wires, assert_carried};
 use crate::{FAMILY_PAIRS, TOPOLOGIES, options};
 
-const TO_SECOND: u16 = 0x4011;
-const TO_FIRST: u16 = 0x4022;
+pub const TO_SECOND: u16 = 0x4011;
+pub const TO_FIRST: u16 = 0x4022;
 const TO_THIRD: u16 = 0x4033;
 
 /// A client where the lab's clients are, with an allocation.
-fn near(offload: &Offload, family: Family, relayed: Family) -> (TurnClient, SocketAddr) {
+pub fn near(offload: &Offload, family: Family, relayed: Family) -> (TurnClient, SocketAddr) {
     offload.allocated_client_of(family, relayed)
 }
 
 /// A client where the lab's peers are, with an allocation.
-fn far(offload: &Offload, family: Family, relayed: Family) -> (TurnClient, SocketAddr) {
+pub fn far(offload: &Offload, family: Family, relayed: Family) -> (TurnClient, SocketAddr) {
     let addresses = offload.lab.addresses(family);
     let socket = offload.lab.peer.udp_socket((addresses.peer, 0).into()).unwrap();
     let mut client = TurnClient::new(socket, (addresses.listen, PORT).into());
@@ -42,7 +42,11 @@ fn allocate_again(client: &mut TurnClient) -> SocketAddr {
 }
 
 /// What is on the wires is ChannelData between clients and server, and nothing else.
-fn assert_client_to_client(datagrams: &[Datagram], clients: [(SocketAddr, SocketAddr, u16); 2], talk: &Talk) {
+pub fn assert_client_to_client(
+    datagrams: &[Datagram],
+    clients: [(SocketAddr, SocketAddr, u16); 2],
+    talk: &Talk,
+) {
     for (client, server, channel) in clients {
         assert_carried(datagrams, (client, server), talk);
         assert_carried(datagrams, (server, client), talk);
