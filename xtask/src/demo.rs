@@ -15,7 +15,7 @@ use progress::Progress;
 
 mod capture;
 mod half;
-mod load;
+pub mod load;
 mod offload;
 mod probe;
 pub mod progress;

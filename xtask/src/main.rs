@@ -9,6 +9,7 @@ mod ci;
 mod command;
 mod conformance;
 mod demo;
+mod interop;
 mod interrupt;
 mod release;
 mod setup;
@@ -33,6 +34,8 @@ enum Task {
     Test(test::Arguments),
     /// Run the tests that docs/conformance.toml names, and write docs/conformance.md.
     Conformance(conformance::Arguments),
+    /// Run servers and clients of others, each with each, without and with turn-bpf, and write docs/interop.md.
+    Interop(interop::Arguments),
     /// Run mixed calls through coturn with turn-bpf for an hour, and write docs/soak.md.
     Soak(soak::Arguments),
     /// Check format, lints and tests, as the CI does.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Conformance(arguments) => conformance::run(&arguments),
+        Task::Interop(arguments) => interop::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Ci => ci::run(),
     };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 mod linker;
-mod packages;
+pub mod packages;
 pub mod toolchain;
 
 /// One thing that is not there yet.

@@ -198,7 +198,7 @@ impl Coturn {
 }
 
 /// Whether a STUN server answers a binding request within the socket's time limit.
-fn answers(socket: &UdpSocket, server: SocketAddr) -> bool {
+pub fn answers(socket: &UdpSocket, server: SocketAddr) -> bool {
     let request = MessageBuilder::new(METHOD_BINDING, Class::Request).build();
     let mut buffer = [0; 1500];
     // An earlier request may have been answered by an ICMP error, which the next call reports.

@@ -81,7 +81,7 @@ impl Half<'_> {
         let before = Costs::now(&coturn, &peer, offload.as_ref())?;
         let probe = Probe::start(self.lab, &coturn, self.load.duration())?;
         let mut uclient =
-            Uclient::start(&self.lab.client, self.load, addresses.listen, (addresses.peer, PEER_PORT))?;
+            Uclient::start(&self.lab.client, self.load, addresses.listen, Some((addresses.peer, PEER_PORT)))?;
         let uclient_cpu = self.watch(name, &mut uclient, &probe, start)?;
         let tally = uclient.finish()?;
         let probed = probe.finish()?;

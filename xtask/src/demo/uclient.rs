@@ -35,13 +35,23 @@ pub struct Uclient {
 }
 
 impl Uclient {
-    /// Starts all clients in the namespace, toward a peer that echoes.
-    pub fn start(client: &Namespace, load: &Load, server: IpAddr, peer: (IpAddr, u16)) -> Result<Self> {
+    /// Starts all clients in the namespace, toward a peer that echoes, or without one toward each other.
+    pub fn start(
+        client: &Namespace,
+        load: &Load,
+        server: IpAddr,
+        peer: Option<(IpAddr, u16)>,
+    ) -> Result<Self> {
         // uclient writes to a pipe in blocks, which is no use for showing progress.
         let mut command = client.command("stdbuf");
         command
             .args(["-oL", "turnutils_uclient", "-c", "-u", USER, "-w", PASSWORD])
-            .args(["-p", &PORT.to_string(), "-e", &peer.0.to_string(), "-r", &peer.1.to_string()])
+            .args(["-p", &PORT.to_string()]);
+        match peer {
+            Some((ip, port)) => command.args(["-e", &ip.to_string(), "-r", &port.to_string()]),
+            None => command.arg("-y"),
+        };
+        command
             .args(["-m", &load.clients.to_string(), "-n", &load.messages_per_client.to_string()])
             .args(["-l", &load.message_size.to_string(), "-z", &load.interval_ms.to_string()])
             .arg(server.to_string())

@@ -1,0 +1,121 @@
+//! `cargo xtask interop`: servers and clients that nobody here wrote, each with each, without and with turn-bpf.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use self::cell::Cell;
+use self::client::Client;
+use self::matrix::Matrix;
+use self::server::Server;
+use crate::command::{self, root};
+use crate::demo::progress::Progress;
+use crate::{interrupt, release};
+
+mod cell;
+mod client;
+mod install;
+mod matrix;
+mod server;
+mod verdict;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Only these servers.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    servers: Vec<Server>,
+    /// Only these clients.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    clients: Vec<Client>,
+    /// Print one JSON document instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// Use this turn-bpf; neither install nor build.
+    #[arg(long, value_name = "FILE", hide = true)]
+    binary: Option<PathBuf>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    interrupt::catch()?;
+    let servers = chosen(&arguments.servers);
+    let clients = chosen(&arguments.clients);
+    let binary = match &arguments.binary {
+        Some(binary) => binary.clone(),
+        None => {
+            let binary = release::build("interop")?;
+            let tools = servers.iter().flat_map(|server| server.tools());
+            install::ensure(tools.chain(clients.iter().flat_map(|client| client.tools())).copied())?;
+            binary
+        }
+    };
+    if !command::is_root() {
+        return release::run_again_as_root(&binary);
+    }
+    let matrix = fill(&servers, &clients, &binary)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&matrix)?);
+    } else {
+        println!("{matrix}");
+    }
+    if arguments.servers.is_empty() && arguments.clients.is_empty() {
+        let path = document_path();
+        fs::write(&path, matrix.document()).with_context(|| path.display().to_string())?;
+        eprintln!("interop: docs/interop.md is written");
+    }
+    Ok(if matrix.has_faults() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn fill(servers: &[Server], clients: &[Client], binary: &Path) -> Result<Matrix> {
+    let progress = Progress::new();
+    let cells = servers.len() * clients.len();
+    progress.line(&format!("interop: {cells} cells, each without and with turn-bpf, about 20 s each"));
+    let mut matrix = Matrix::new(servers, clients);
+    for server in servers {
+        for client in clients {
+            interrupt::check()?;
+            let cell = Cell::run(*server, *client, binary, &progress)?;
+            progress.line(&format!(
+                "interop: {} of {cells}: {} with {}: {}",
+                matrix.len() + 1,
+                server.title(),
+                client.title(),
+                cell.sentence()
+            ));
+            matrix.push(cell);
+        }
+    }
+    Ok(matrix)
+}
+
+/// All, if none are named.
+fn chosen<T: clap::ValueEnum>(named: &[T]) -> Vec<T> {
+    if named.is_empty() { T::value_variants().to_vec() } else { named.to_vec() }
+}
+
+fn document_path() -> PathBuf {
+    root().join("docs/interop.md")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn servers_and_clients_are_named_on_the_command_line() {
+        let words = ["interop", "--servers", "turn-rs,coturn-new", "--clients", "chromium-pair", "--json"];
+        let arguments = CommandLine::parse_from(words).arguments;
+        assert_eq!(arguments.servers, [Server::TurnRs, Server::CoturnNew]);
+        assert_eq!(arguments.clients, [Client::ChromiumPair]);
+        assert!(CommandLine::try_parse_from(["interop", "--servers", "none"]).is_err());
+    }
+}

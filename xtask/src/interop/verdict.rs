@@ -1,0 +1,100 @@
+//! What a cell comes to, in words.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::cell::{Half, Kernel};
+use super::client::Client;
+use super::server::Server;
+
+/// From this share on a call counts as relayed in the kernel. Some clients begin with Send indications, which are the server's.
+const RELAYED: f64 = 0.5;
+
+/// What it comes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "is", content = "reason")]
+pub enum Verdict {
+    /// Works, and most of it in the kernel.
+    Relayed,
+    /// Works, but by the server.
+    LeftToServer(String),
+    /// Does not work, not even without turn-bpf.
+    ImpossibleAnyway(String),
+    /// Works, and no longer with turn-bpf: a bug.
+    Broken(String),
+    /// Of no interest.
+    NotRun,
+}
+
+impl Verdict {
+    pub fn of(server: Server, client: Client, without: &Half, with: &Half) -> Self {
+        if !without.works() {
+            return Self::ImpossibleAnyway(why_impossible(server, client, without));
+        }
+        let Some(seen) = with.observed else {
+            return Self::Broken(with.failure.clone().unwrap_or_default());
+        };
+        if !with.works() {
+            return Self::Broken(format!("{} of {} packets arrived", seen.received, seen.sent));
+        }
+        if with.damaged() > without.damaged() {
+            return Self::Broken(format!("{} packets duplicated, {} altered", seen.duplicated, seen.altered));
+        }
+        let share = with.share().unwrap_or(0.0);
+        if share >= RELAYED {
+            return Self::Relayed;
+        }
+        Self::LeftToServer(with.kernel.as_ref().map(why_left).unwrap_or_default())
+    }
+
+    pub fn is_fault(&self) -> bool {
+        matches!(self, Self::Broken(_))
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relayed => f.write_str("relayed in the kernel"),
+            Self::LeftToServer(reason) => write!(f, "left to the server: {reason}"),
+            Self::ImpossibleAnyway(reason) => write!(f, "does not work, not even without turn-bpf: {reason}"),
+            Self::Broken(reason) => write!(f, "WORKS ONLY WITHOUT turn-bpf: {reason}"),
+            Self::NotRun => f.write_str("not run: it is for servers that drop silent clients"),
+        }
+    }
+}
+
+/// What is known of servers, or else what the client said.
+fn why_impossible(server: Server, client: Client, without: &Half) -> String {
+    let is_pair = client.title().contains("client to client") || client == Client::ChromiumPair;
+    match (server, &without.failure, without.observed) {
+        (Server::TurnRs, ..) if !is_pair => {
+            "turn-rs has no relay sockets; it relays only between its own clients".into()
+        }
+        (Server::NodeTurn, ..) => "node-turn never relays ChannelData of clients".into(),
+        (Server::CoturnNewOptions, Some(failure), _) if failure.contains("error 508") => {
+            "uclient asks for an even port, which coturn refuses with --multiplex-peer (error 508)".into()
+        }
+        (_, Some(failure), _) => failure.lines().next().unwrap_or_default().to_owned(),
+        (_, None, Some(seen)) => format!("{} of {} packets arrived", seen.received, seen.sent),
+        (_, None, None) => "nothing was observed".into(),
+    }
+}
+
+fn why_left(kernel: &Kernel) -> String {
+    if kernel.bindings_seen == 0 {
+        return "no channel was bound; media went in Send and Data indications".into();
+    }
+    let mut reasons: Vec<_> = kernel.session_reasons.iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    match reasons.first() {
+        Some((reason, count)) => {
+            format!(
+                "{} channels were bound, of which {count} were left for the reason {reason}",
+                kernel.bindings_seen
+            )
+        }
+        None => format!("{} channels were bound, and media went past them", kernel.bindings_seen),
+    }
+}
