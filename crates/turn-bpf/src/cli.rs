@@ -12,11 +12,17 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use turn_bpf::attachment::WantedMode;
 use turn_bpf::byte_rate::ByteRate;
-use turn_bpf::control::document::{SessionsDocument, StatusDocument};
-use turn_bpf::control::{DEFAULT_SOCKET, client, table};
+use turn_bpf::control::DEFAULT_SOCKET;
+use turn_bpf::control::client::{self, ClientError};
+use turn_bpf::control::document::{Document as _, StatusDocument};
+use turn_bpf::control::event::Event;
+use turn_bpf::control::server::Action;
+use turn_bpf::control::table::{self, Colours};
 use turn_bpf::daemon::{self, Options};
 use turn_bpf::doctor;
-use turn_datapath::Reason;
+
+mod operate;
+mod sessions;
 
 /// Relays the media of a TURN server in the kernel. The server needs no change and is not told.
 #[derive(Debug, Parser)]
@@ -33,7 +39,17 @@ enum Command {
     /// What is attached, how much is relayed in the kernel, and why the rest is not.
     Status(QueryArguments),
     /// One row for each channel binding.
-    Sessions(QueryArguments),
+    Sessions(sessions::Arguments),
+    /// Sessions and the kernel's share of the traffic, live.
+    Top(TopArguments),
+    /// What happens to sessions, as it happens: learned, armed, lapsed, revoked, refused.
+    Events(QueryArguments),
+    /// Forget sessions, until the server binds their channels again.
+    Evict(operate::Arguments),
+    /// Have sessions go through the server, those also that come later, until they are resumed.
+    Pause(operate::Arguments),
+    /// End what `pause` began.
+    Resume(operate::Arguments),
     /// What this machine can do.
     Doctor(DoctorArguments),
 }
@@ -66,6 +82,9 @@ struct RunArguments {
     /// Where the control socket is to be.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     control: PathBuf,
+    /// Do not read USERNAME and REALM from requests, where they are in clear. Without it `sessions` shows them.
+    #[arg(long)]
+    no_usernames: bool,
     /// How the log on standard error is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -102,6 +121,16 @@ struct QueryArguments {
 }
 
 #[derive(Debug, Args)]
+struct TopArguments {
+    /// How often the daemon is asked.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// Where the daemon's control socket is.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    control: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct DoctorArguments {
     /// Interfaces to look at.
     #[arg(required = true, value_name = "IFACE")]
@@ -115,14 +144,13 @@ struct DoctorArguments {
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Run(arguments) => run_daemon(arguments),
-        Command::Status(arguments) => query(&arguments, |document: &StatusDocument| {
-            table::status(document, |label| {
-                Reason::ALL.into_iter().find(|reason| reason.label() == label).map(Reason::explanation)
-            })
-        }),
-        Command::Sessions(arguments) => {
-            query(&arguments, |document: &SessionsDocument| table::sessions(document))
-        }
+        Command::Status(arguments) => query(&arguments),
+        Command::Sessions(arguments) => sessions::run(&arguments),
+        Command::Top(arguments) => top(&arguments),
+        Command::Events(arguments) => events(&arguments),
+        Command::Evict(arguments) => operate::run(Action::Evict, &arguments),
+        Command::Pause(arguments) => operate::run(Action::Pause, &arguments),
+        Command::Resume(arguments) => operate::run(Action::Resume, &arguments),
         Command::Doctor(arguments) => examine(&arguments),
     }
 }
@@ -148,6 +176,7 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
         eager: arguments.eager,
         max_flows: arguments.max_flows,
         max_rate: arguments.max_rate.map(|ByteRate(rate)| rate),
+        reads_users: !arguments.no_usernames,
         control: arguments.control,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -166,22 +195,59 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
     }
 }
 
-fn query<D: turn_bpf::control::document::Document>(
-    arguments: &QueryArguments,
-    render: impl Fn(&D) -> String,
-) -> ExitCode {
+fn query(arguments: &QueryArguments) -> ExitCode {
     let text = if arguments.json {
-        client::fetch_json(&arguments.control, D::PATH)
+        client::fetch_json(&arguments.control, StatusDocument::PATH)
     } else {
-        client::fetch::<D>(&arguments.control).map(|document| render(&document))
+        let colours = if doctor::wants_colour() { Colours::Yes } else { Colours::No };
+        client::fetch(&arguments.control).map(|document| table::status(&document, colours))
     };
     match text {
         Ok(text) => print(&text),
-        Err(error) => {
-            fail(&error);
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => fail_to_ask(&error),
     }
+}
+
+fn top(arguments: &TopArguments) -> ExitCode {
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        let _ =
+            writeln!(std::io::stderr(), "turn-bpf: top needs a terminal; try `turn-bpf sessions --watch`");
+        return ExitCode::FAILURE;
+    }
+    let colours = if doctor::wants_colour() { Colours::Yes } else { Colours::No };
+    match turn_bpf::top::run(&arguments.control, arguments.interval.max(SHORTEST_INTERVAL), colours) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(turn_bpf::top::TopError::Daemon(error)) => fail_to_ask(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+fn events(arguments: &QueryArguments) -> ExitCode {
+    let mut output = std::io::stdout().lock();
+    let shown = client::events(&arguments.control, |line| {
+        let event = || serde_json::from_str::<Event>(line).ok();
+        match event().filter(|_| !arguments.json) {
+            Some(event) => writeln!(output, "{}", event.line()),
+            // What a newer daemon tells is shown as it is.
+            None => writeln!(output, "{line}"),
+        }
+    });
+    match shown {
+        Ok(Ok(())) => {
+            let _ = writeln!(std::io::stderr(), "turn-bpf: the daemon has ended");
+            ExitCode::FAILURE
+        }
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error),
+        Err(error) => fail_to_ask(&error),
+    }
+}
+
+fn fail_to_ask(error: &ClientError) -> ExitCode {
+    fail(error);
+    ExitCode::from(error.exit_code())
 }
 
 fn print(text: &str) -> ExitCode {

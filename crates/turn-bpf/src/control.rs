@@ -4,6 +4,8 @@
 
 pub mod client;
 pub mod document;
+pub mod event;
+pub mod selector;
 pub mod server;
 pub mod table;
 

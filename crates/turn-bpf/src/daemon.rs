@@ -3,12 +3,13 @@
 mod attached;
 mod documents;
 mod eager;
+mod sessions;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aya::maps::xdp::XdpMapError;
 use aya::maps::{MapData, MapError, RingBuf};
@@ -24,10 +25,12 @@ use zerocopy::FromBytes as _;
 use self::attached::Attached;
 use self::documents::Documents;
 use self::eager::Ends;
+use self::sessions::Listeners;
 use crate::attachment::{AttachError, WantedMode};
 use crate::control::document::InterfaceRow;
+use crate::control::selector::Selector;
 use crate::control::server::{ControlSocket, ServerError};
-use crate::flow_table::{self, FlowTable};
+use crate::flow_table::{self, Cause, FlowTable};
 use crate::interfaces;
 use crate::object::{self, FlowStore, LoadError, Object, Plain};
 use crate::preflight::{self, PreflightError};
@@ -50,6 +53,8 @@ pub struct Options {
     pub max_flows: u32,
     /// Most bytes per second of one direction of a channel binding that are relayed in the kernel.
     pub max_rate: Option<u64>,
+    /// Whether names of users are read from requests.
+    pub reads_users: bool,
     /// Where the control socket is to be.
     pub control: PathBuf,
 }
@@ -130,6 +135,11 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         terms,
         max_flows: options.max_flows,
         eager: options.eager.then(Vec::new),
+        max_rate: options.max_rate,
+        started: SystemTime::now(),
+        listeners: Listeners::new(),
+        pauses: Vec::new(),
+        reads_users: options.reads_users,
     };
     for interface in &found {
         daemon.attach(interface).await?;
@@ -173,6 +183,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
             never = &mut serve => match never {},
         }
     }
+    state.borrow_mut().end_all();
     tracing::info!("detaching");
     Ok(())
 }
@@ -203,7 +214,7 @@ async fn give_head_starts(state: &RefCell<Daemon>) {
         if let Some(waiting) = &mut daemon.eager {
             waiting.retain(|other| *other != binding);
         }
-        daemon.table.bind(binding, head_start);
+        daemon.bind(binding, head_start);
     }
 }
 
@@ -224,6 +235,12 @@ struct Daemon {
     max_flows: u32,
     /// Bindings that wait for their head start, where there is such a thing.
     eager: Option<Vec<ChannelBinding>>,
+    max_rate: Option<u64>,
+    started: SystemTime,
+    listeners: Listeners,
+    /// What an operator wants to go through the server, those also that come later.
+    pauses: Vec<Selector>,
+    reads_users: bool,
 }
 
 impl Daemon {
@@ -245,10 +262,15 @@ impl Daemon {
         match header.kind {
             kind::REQUEST | kind::RESPONSE => {
                 let Some(message) = message.get(..header.length as usize) else { return };
-                if header.kind == kind::REQUEST {
-                    self.snoop.handle_request(now, source, destination, message);
+                let (refusal, client, server) = if header.kind == kind::REQUEST {
+                    let refusal = self.snoop.handle_request(now, source, destination, message);
+                    (refusal, source, destination)
                 } else {
-                    self.snoop.handle_response(now, source, destination, message);
+                    let refusal = self.snoop.handle_response(now, source, destination, message);
+                    (refusal, destination, source)
+                };
+                if let Some(refusal) = refusal {
+                    self.tell_of_refusal(client, server, refusal);
                 }
                 self.obey();
             }
@@ -258,10 +280,15 @@ impl Daemon {
                     let source = SocketAddr::new(event.out_source.into(), event.out_source_port.value());
                     self.table.armed(&header.key, source);
                 }
+                self.tell_of_lease(&header.key, None);
             }
             kind::LAPSED | kind::PATH_CHANGED => {
-                let cause = if header.kind == kind::LAPSED { "lapsed" } else { "path changed" };
+                let (cause, label) = match header.kind {
+                    kind::LAPSED => ("lapsed", "lease_over"),
+                    _ => ("path changed", "path_changed"),
+                };
                 tracing::debug!(%source, %destination, channel = header.key.channel.value(), cause, "disarmed");
+                self.tell_of_lease(&header.key, Some(label));
             }
             kind::TRANSMIT_FAILED => self.handle_transmit_failure(header.length),
             _ => {}
@@ -281,16 +308,14 @@ impl Daemon {
                         relayed = ?binding.relayed, "bound");
                     match &mut self.eager {
                         Some(waiting) => waiting.push(binding),
-                        None => self.table.bind(binding, None),
+                        None => self.bind(binding, None),
                     }
                 }
                 Command::Unbind(binding, revocation) => {
-                    tracing::debug!(five_tuple = %binding.five_tuple, channel = binding.channel, peer = %binding.peer,
-                        %revocation, "unbound");
                     if let Some(waiting) = &mut self.eager {
                         waiting.retain(|other| *other != binding);
                     }
-                    self.table.unbind(&binding);
+                    self.unbind(&binding, Cause::Revoked(revocation));
                 }
                 Command::Forget(five_tuple) => {
                     tracing::debug!(%five_tuple, "allocation over");
@@ -306,10 +331,8 @@ impl Daemon {
     }
 
     fn handle_socket_closed(&mut self, local: SocketAddr) {
-        for binding in self.table.socket_closed(local) {
-            tracing::debug!(five_tuple = %binding.five_tuple, channel = binding.channel, peer = %binding.peer,
-                revocation = "socket_closed", "unbound");
-        }
+        self.table.socket_closed(local);
+        self.handle_ended();
     }
 
     fn count(&self, reason: Reason) -> u64 {

@@ -6,16 +6,22 @@
 //!
 //! This is the one place that knows how all that hangs together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use turn_datapath::{Flow, FlowKey};
 use turn_snoop::{ChannelBinding, FiveTuple};
-use turn_wire::{Be16, IpAddress};
+use turn_wire::Be16;
 
+mod accounting;
+mod direction;
+mod pausing;
 #[cfg(test)]
 mod tests;
+
+pub use accounting::{Cause, Course, EndedSession, Origin, Traffic};
+pub use direction::Direction;
 
 /// The maps that hold flows, as this file needs them.
 pub trait FlowMaps {
@@ -55,6 +61,8 @@ pub enum Obstacle {
     TableFull,
     /// Another binding has the same packets, or expects the same output.
     Ambiguous,
+    /// An operator wants it to go through the server.
+    Paused,
 }
 
 /// Lease and path for both directions of a binding that no packet was seen of yet. Of the flows only that part counts.
@@ -79,19 +87,15 @@ pub struct BoundFlows {
     client_to_peer: Direction,
     /// None until the relayed transport address is known, and none for a pair, where it is the counterpart's flow.
     peer_to_client: Option<Direction>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What flows carried that are no longer in the map: to the peer, to the client.
+    carried: [Traffic; 2],
+    is_paused: bool,
 }
 
-/// One direction.
-#[derive(Clone, Debug)]
-pub struct Direction {
-    key: FlowKey,
-    outputs: Vec<FlowKey>,
-    /// What stands in its way.
-    pub obstacle: Option<Obstacle>,
-    is_installed: bool,
-}
-
-type BindingId = (FiveTuple, u16);
+/// What tells a binding from all others.
+pub type BindingId = (FiveTuple, u16);
 
 /// All bindings that are known, and their entries.
 pub struct FlowTable<M> {
@@ -107,8 +111,12 @@ pub struct FlowTable<M> {
     expecting: HashMap<FlowKey, Vec<FlowKey>>,
     /// What an advertised address is on the wire, where that is another one (1:1 NAT).
     wire_addresses: HashMap<IpAddr, IpAddr>,
+    /// Flows whose outputs prove nothing while an operator wants them to go through the server.
+    paused: HashSet<FlowKey>,
     is_unsettled: bool,
     labels: RandomState,
+    totals: HashMap<(u32, Course), Traffic>,
+    ended: Vec<EndedSession>,
 }
 
 impl<M: FlowMaps> FlowTable<M> {
@@ -122,8 +130,11 @@ impl<M: FlowMaps> FlowTable<M> {
             owners: HashMap::new(),
             expecting: HashMap::new(),
             wire_addresses: HashMap::new(),
+            paused: HashSet::new(),
             is_unsettled: false,
             labels: RandomState::new(),
+            totals: HashMap::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -137,9 +148,19 @@ impl<M: FlowMaps> FlowTable<M> {
         self.owners.len()
     }
 
+    /// How many outputs are expected.
+    pub fn expected_count(&self) -> usize {
+        self.expecting.len()
+    }
+
     /// The flows in the map, as the kernel knows them.
     pub fn flows(&self) -> impl Iterator<Item = Flow> {
         self.owners.keys().filter_map(|key| self.maps.flow(key))
+    }
+
+    /// The binding that a flow belongs to.
+    pub fn owner(&self, key: &FlowKey) -> Option<&BoundFlows> {
+        self.bindings.get(self.owners.get(key)?)
     }
 
     /// From client to peer.
@@ -162,28 +183,34 @@ impl<M: FlowMaps> FlowTable<M> {
 
     /// The server bound a channel. What is installed already stays, with its lease and its counters; what could not
     /// be installed before is tried again. A flow that is installed now starts with the lease of the head start, or
-    /// with none.
-    pub fn bind(&mut self, binding: ChannelBinding, head_start: Option<HeadStart>) {
-        let id = id_of(&binding);
-        match self.bindings.get(&id) {
-            Some(bound) if bound.binding == binding => {}
+    /// with none. True where the binding was not known before.
+    pub fn bind(&mut self, binding: ChannelBinding, head_start: Option<HeadStart>) -> bool {
+        let is_new = self.add_unless_known(binding);
+        self.install_all(id_of(&binding), head_start);
+        is_new
+    }
+
+    fn add_unless_known(&mut self, binding: ChannelBinding) -> bool {
+        match self.bindings.get(&id_of(&binding)) {
+            Some(bound) if bound.binding == binding => return false,
             Some(other) => {
                 let other = other.binding;
-                self.unbind(&other);
+                self.unbind(&other, Cause::Rebound);
                 self.add(binding);
             }
             None => self.add(binding),
         }
-        self.install_all(id, head_start);
+        true
     }
 
     /// The binding is over.
-    pub fn unbind(&mut self, binding: &ChannelBinding) {
+    pub fn unbind(&mut self, binding: &ChannelBinding, cause: Cause) {
         let id = id_of(binding);
         if self.bindings.get(&id).is_none_or(|bound| bound.binding != *binding) {
             return;
         }
         let Some(bound) = self.bindings.remove(&id) else { return };
+        let [_, shared] = self.traffic(&bound);
         if let Some(ends) = ends_of(binding) {
             self.by_ends.remove(&ends);
         }
@@ -195,13 +222,18 @@ impl<M: FlowMaps> FlowTable<M> {
                 self.by_relayed_port.remove(&relayed.port());
             }
         }
-        self.withdraw(bound.client_to_peer);
-        if let Some(direction) = bound.peer_to_client {
-            self.withdraw(direction);
-        }
+        let last = self.withdraw(bound.client_to_peer);
+        let to_peer = bound.carried[0] + last;
+        let to_client = match bound.peer_to_client {
+            Some(direction) => bound.carried[1] + self.withdraw(direction),
+            None => shared,
+        };
         if let Some(other) = bound.counterpart {
+            self.carry(other, Traffic::default(), last);
             self.replan(other, None);
         }
+        let (binding, relayed, origin) = (bound.binding, bound.relayed, bound.origin);
+        self.ended.push(EndedSession { binding, relayed, origin, cause, traffic: [to_peer, to_client] });
     }
 
     /// A socket with this local address was closed. Where it was a relay socket, its bindings are over; says which.
@@ -217,7 +249,7 @@ impl<M: FlowMaps> FlowTable<M> {
             .map(|bound| bound.binding)
             .collect();
         for binding in &over {
-            self.unbind(binding);
+            self.unbind(binding, Cause::SocketClosed);
         }
         over
     }
@@ -239,7 +271,8 @@ impl<M: FlowMaps> FlowTable<M> {
         }
         let moved = Direction::from_peer(&bound.binding, source);
         if let Some(direction) = bound.peer_to_client.replace(moved) {
-            self.withdraw(direction);
+            let last = self.withdraw(direction);
+            self.carry(id, Traffic::default(), last);
         }
         self.install_all(id, None);
     }
@@ -256,6 +289,9 @@ impl<M: FlowMaps> FlowTable<M> {
             counterpart: None,
             client_to_peer: Direction::to_peer(&binding),
             peer_to_client: relayed.map(|relayed| Direction::from_peer(&binding, relayed)),
+            origin: Origin::now(),
+            carried: [Traffic::default(); 2],
+            is_paused: false,
         };
         self.bindings.insert(id, bound);
 
@@ -283,10 +319,9 @@ impl<M: FlowMaps> FlowTable<M> {
         bound.counterpart = counterpart;
         let withdrawn = std::mem::replace(&mut bound.client_to_peer, to_peer);
         let also_withdrawn = std::mem::replace(&mut bound.peer_to_client, from_peer);
-        self.withdraw(withdrawn);
-        if let Some(direction) = also_withdrawn {
-            self.withdraw(direction);
-        }
+        let to_peer = self.withdraw(withdrawn);
+        let to_client = also_withdrawn.map(|direction| self.withdraw(direction)).unwrap_or_default();
+        self.carry(id, to_peer, to_client);
         self.install_all(id, None);
     }
 
@@ -316,10 +351,11 @@ impl<M: FlowMaps> FlowTable<M> {
         let inward =
             self.flow_between(server, client, binding.channel, start(|head_start| head_start.peer_to_client));
 
+        let is_paused = self.is_paused(id);
         let Some(mut bound) = self.bindings.remove(&id) else { return };
-        self.install(&mut bound.client_to_peer, &outward, id);
+        self.install(&mut bound.client_to_peer, &outward, id, is_paused);
         if let Some(direction) = &mut bound.peer_to_client {
-            self.install(direction, &inward, id);
+            self.install(direction, &inward, id, is_paused);
         }
         self.bindings.insert(id, bound);
     }
@@ -337,7 +373,7 @@ impl<M: FlowMaps> FlowTable<M> {
         }
     }
 
-    fn install(&mut self, direction: &mut Direction, flow: &Flow, id: BindingId) {
+    fn install(&mut self, direction: &mut Direction, flow: &Flow, id: BindingId, is_paused: bool) {
         if direction.is_installed {
             return;
         }
@@ -357,6 +393,10 @@ impl<M: FlowMaps> FlowTable<M> {
             return;
         }
         direction.is_installed = true;
+        if is_paused {
+            direction.obstacle = Some(Obstacle::Paused);
+            self.paused.insert(direction.key);
+        }
         self.owners.insert(direction.key, id);
         for output in &direction.outputs {
             self.expecting.entry(*output).or_default().push(direction.key);
@@ -364,9 +404,10 @@ impl<M: FlowMaps> FlowTable<M> {
         }
     }
 
-    fn withdraw(&mut self, direction: Direction) {
+    /// Takes a flow out of the map; says what it carried.
+    fn withdraw(&mut self, mut direction: Direction) -> Traffic {
         if !direction.is_installed {
-            return;
+            return Traffic::default();
         }
         for output in &direction.outputs {
             if let Some(flows) = self.expecting.get_mut(output) {
@@ -374,15 +415,20 @@ impl<M: FlowMaps> FlowTable<M> {
             }
             self.expect(output);
         }
+        if let Some(flow) = self.maps.flow(&direction.key) {
+            accounting::count(&mut self.totals, &mut direction, &flow);
+        }
         self.maps.remove_flow(&direction.key);
         self.owners.remove(&direction.key);
+        self.paused.remove(&direction.key);
         self.is_unsettled = true;
+        direction.counted
     }
 
     /// Brings the map in line with who expects an output: an output that two flows expect proves neither.
     fn expect(&mut self, output: &FlowKey) {
         match self.expecting.get(output).map(Vec::as_slice) {
-            Some([only]) => {
+            Some([only]) if !self.paused.contains(only) => {
                 if let Err(error) = self.maps.insert_expected(output, only) {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
@@ -399,58 +445,12 @@ impl<M: FlowMaps> FlowTable<M> {
     }
 }
 
-impl Direction {
-    /// From the client to its peer.
-    ///
-    /// The server's address is in one of the outputs only: behind 1:1 NAT, and with a relay socket that is bound to
-    /// no address, it is not the advertised one. Of an allocation that is older than turn-bpf not even the port is
-    /// known.
-    fn to_peer(binding: &ChannelBinding) -> Self {
-        let from_anywhere = |port| FlowKey {
-            source: IpAddress::ANY,
-            source_port: Be16::new(port),
-            ..key_of(unspecified_like(binding.peer), binding.peer, 0)
-        };
-        let outputs = match binding.relayed {
-            Some(advertised) => {
-                vec![key_of(advertised, binding.peer, 0), from_anywhere(advertised.port())]
-            }
-            None => vec![from_anywhere(0)],
-        };
-        Self::new(key_from_client(binding), outputs)
-    }
-
-    /// From the peer to the client.
-    fn from_peer(binding: &ChannelBinding, relayed: SocketAddr) -> Self {
-        Self::new(key_of(binding.peer, relayed, 0), vec![output_to_client(binding)])
-    }
-
-    /// From the client to the client of its counterpart.
-    fn to_client(binding: &ChannelBinding, counterpart: &ChannelBinding) -> Self {
-        Self::new(key_from_client(binding), vec![output_to_client(counterpart)])
-    }
-
-    fn new(key: FlowKey, outputs: Vec<FlowKey>) -> Self {
-        Self { key, outputs, obstacle: None, is_installed: false }
-    }
-}
-
 fn id_of(binding: &ChannelBinding) -> BindingId {
     (binding.five_tuple, binding.channel)
 }
 
 fn ends_of(binding: &ChannelBinding) -> Option<(SocketAddr, SocketAddr)> {
     binding.relayed.map(|relayed| (relayed, binding.peer))
-}
-
-fn key_from_client(binding: &ChannelBinding) -> FlowKey {
-    let FiveTuple { client, server } = binding.five_tuple;
-    key_of(client, server, binding.channel)
-}
-
-fn output_to_client(binding: &ChannelBinding) -> FlowKey {
-    let FiveTuple { client, server } = binding.five_tuple;
-    key_of(server, client, binding.channel)
 }
 
 /// No address and no port, of the other's family.

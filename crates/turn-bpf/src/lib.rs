@@ -14,5 +14,7 @@ pub mod netlink;
 pub mod object;
 pub mod preflight;
 pub mod route;
+pub mod session_reason;
 pub mod sockets;
+pub mod top;
 pub mod xdp_features;

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use turn_wire::stun::{AddressFamily, TransactionId};
 
 use crate::grant::Grant;
-use crate::{ChannelBinding, FiveTuple};
+use crate::{ChannelBinding, FiveTuple, User};
 
 /// An allocation that the server has announced and not taken back (RFC 8656 section 6).
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Allocation {
     channels: BTreeMap<SocketAddr, u16>,
     /// Requests may have gone unrecorded, so none of a transaction that began before is to be believed.
     pub(crate) learns_nothing_until: Duration,
+    /// Of the latest request that the server granted and that said it.
+    pub(crate) user: Option<Arc<User>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +60,7 @@ impl Allocation {
             bindings: BTreeMap::new(),
             channels: BTreeMap::new(),
             learns_nothing_until: Duration::ZERO,
+            user: None,
         }
     }
 
@@ -71,6 +75,7 @@ impl Allocation {
             bindings: BTreeMap::new(),
             channels: BTreeMap::new(),
             learns_nothing_until: Duration::ZERO,
+            user: None,
         }
     }
 
@@ -88,6 +93,11 @@ impl Allocation {
     /// Whether the server has issued a MOBILITY-TICKET for it (RFC 8016): then no binding of it is announced.
     pub fn is_mobile(&self) -> bool {
         self.is_mobile
+    }
+
+    /// Whose it is, as a request said in clear that the server granted.
+    pub fn user(&self) -> Option<&Arc<User>> {
+        self.user.as_ref()
     }
 
     /// The channel bindings, by channel number.

@@ -34,6 +34,7 @@ mod peer_policy;
 mod refusal;
 mod snoop;
 mod transactions;
+mod user;
 
 pub use allocation::Allocation;
 pub use command::{ChannelBinding, Command, Revocation};
@@ -41,3 +42,4 @@ pub use five_tuple::FiveTuple;
 pub use limits::Limits;
 pub use refusal::Refusal;
 pub use snoop::Snoop;
+pub use user::User;

@@ -1,5 +1,6 @@
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use turn_wire::stun::{AddressFamily, AttributeType, Class, Header, Message, Method};
@@ -10,7 +11,7 @@ use crate::grant::{self, Grant};
 use crate::peer_policy;
 use crate::refusal::Refusals;
 use crate::transactions::{Answered, Asked, TransactionKey, Transactions};
-use crate::{Allocation, ChannelBinding, Command, FiveTuple, Limits, Refusal, Revocation};
+use crate::{Allocation, ChannelBinding, Command, FiveTuple, Limits, Refusal, Revocation, User};
 
 mod adoption;
 mod revocation;
@@ -54,34 +55,36 @@ impl Snoop {
         }
     }
 
-    /// A message has entered the host. Only requests mean anything here, and they are only claims.
+    /// A message has entered the host. Only requests mean anything here, and they are only claims. Says why
+    /// nothing was learned.
     pub fn handle_request(
         &mut self,
         now: Duration,
         source: SocketAddr,
         destination: SocketAddr,
         message: &[u8],
-    ) {
+    ) -> Option<Refusal> {
         self.handle_timeout(now);
         let five_tuple = FiveTuple { client: source, server: destination };
-        if let Err(refusal) = self.learn_from_request(now, five_tuple, message) {
-            self.refusals.count(refusal);
-        }
+        let refusal = self.learn_from_request(now, five_tuple, message).err()?;
+        self.refusals.count(refusal);
+        Some(refusal)
     }
 
     /// A message that was sent by this host itself is leaving it. Only responses mean anything here.
+    /// Says why nothing was learned.
     pub fn handle_response(
         &mut self,
         now: Duration,
         source: SocketAddr,
         destination: SocketAddr,
         message: &[u8],
-    ) {
+    ) -> Option<Refusal> {
         self.handle_timeout(now);
         let five_tuple = FiveTuple { client: destination, server: source };
-        if let Err(refusal) = self.learn_from_response(now, five_tuple, message) {
-            self.refusals.count(refusal);
-        }
+        let refusal = self.learn_from_response(now, five_tuple, message).err()?;
+        self.refusals.count(refusal);
+        Some(refusal)
     }
 
     /// Time has passed; what has expired is unbound.
@@ -133,6 +136,11 @@ impl Snoop {
         self.allocations.iter()
     }
 
+    /// The allocation of a 5-tuple, if one is known.
+    pub fn allocation(&self, five_tuple: FiveTuple) -> Option<&Allocation> {
+        self.allocations.of(five_tuple)
+    }
+
     /// How many allocations are known.
     pub fn allocation_count(&self) -> usize {
         self.allocations.len()
@@ -178,9 +186,12 @@ impl Snoop {
 
         // A request that cannot be read is recorded all the same: the server may be able to, and then the response
         // is its.
-        let content = Message::parse(bytes).map_err(Refusal::from).and_then(|message| read(&message));
+        let message = Message::parse(bytes).map_err(Refusal::from);
+        let content = message.as_ref().map_err(|refusal| *refusal).and_then(read);
         let key = TransactionKey { five_tuple, method: header.method, id: header.transaction_id };
-        match self.transactions.ask(now, key, content.ok(), is_blind) {
+        let asked = self.transactions.ask(now, key, content.ok(), is_blind);
+        self.transactions.asked_by(key, message.ok().as_ref().and_then(User::of).map(Arc::new));
+        match asked {
             Asked::Recorded => content.map(|_| ()),
             Asked::Refused(refusal) => Err(content.err().unwrap_or(refusal)),
             Asked::Contradicted => {
@@ -404,8 +415,10 @@ impl Snoop {
         }
 
         let binding = ChannelBinding { five_tuple, channel, peer, relayed };
+        let user = self.transactions.user(key);
         if let Some(allocation) = self.allocations.of_mut(five_tuple) {
             allocation.bind(binding, key.id);
+            allocation.user = user.or(allocation.user.take());
         }
         self.binding_count += usize::from(is_new);
         self.commands.push_back(Command::Bind(binding));

@@ -1,11 +1,12 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use turn_wire::stun::{Method, TransactionId};
 
 use crate::content::Content;
 use crate::deadlines::Deadlines;
-use crate::{FiveTuple, Limits, Refusal};
+use crate::{FiveTuple, Limits, Refusal, User};
 
 /// A transaction is remembered for so long after the latest message of it. A client gives up after 39.5 seconds and
 /// a server may repeat a stored response for 40 (RFC 8489 section 6.3.1).
@@ -41,7 +42,17 @@ pub(crate) struct Transactions {
 struct Transaction {
     contents: Contents,
     phase: Phase,
+    asked_by: AskedBy,
     forgotten_at: Duration,
+}
+
+/// Who is said to have asked, which may be nobody.
+#[derive(Debug)]
+enum AskedBy {
+    NotHeard,
+    One(Option<Arc<User>>),
+    /// Which of them it was is not for us to say.
+    Several,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +177,24 @@ impl Transactions {
         answered
     }
 
+    /// Notes who is said to have sent a request that was just noted.
+    pub(crate) fn asked_by(&mut self, key: TransactionKey, user: Option<Arc<User>>) {
+        let Some(transaction) = self.by_key.get_mut(&key) else { return };
+        transaction.asked_by = match &transaction.asked_by {
+            AskedBy::NotHeard => AskedBy::One(user),
+            AskedBy::One(before) if *before == user => return,
+            AskedBy::One(_) | AskedBy::Several => AskedBy::Several,
+        };
+    }
+
+    /// Who sent the request, where that is known.
+    pub(crate) fn user(&self, key: TransactionKey) -> Option<Arc<User>> {
+        match &self.by_key.get(&key)?.asked_by {
+            AskedBy::One(user) => user.clone(),
+            AskedBy::NotHeard | AskedBy::Several => None,
+        }
+    }
+
     pub(crate) fn first_deadline(&self) -> Option<Duration> {
         self.deadlines.first()
     }
@@ -190,7 +219,7 @@ impl Transactions {
         }
         let forgotten_at = now.saturating_add(MEMORY);
         self.loads.entry(key.five_tuple).or_default().total += 1;
-        self.by_key.insert(key, Transaction { contents, phase, forgotten_at });
+        self.by_key.insert(key, Transaction { contents, phase, asked_by: AskedBy::NotHeard, forgotten_at });
         self.deadlines.insert(forgotten_at, key);
         true
     }

@@ -128,6 +128,8 @@ pub struct Counts {
     pub kernel_bytes: u64,
     /// Packets left to the server.
     pub spilled_packets: u64,
+    /// Their UDP payload, without ChannelData headers.
+    pub spilled_bytes: u64,
 }
 
 impl Counts {
@@ -228,6 +230,23 @@ impl Daemon {
             text: String::from_utf8_lossy(&output.stdout).into_owned(),
             source,
         })
+    }
+
+    /// The binary with a subcommand that talks to this daemon.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args([subcommand, "--control"]).arg(&self.control);
+        command
+    }
+
+    /// What a subcommand prints that has to succeed.
+    pub fn output(&self, subcommand: &'static str, arguments: &[&str]) -> Result<String, DaemonError> {
+        let output = self.command(subcommand).args(arguments).output()?;
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(DaemonError::Query { query: subcommand, status: output.status, error });
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn wait_until_ready(&mut self) -> Result<(), DaemonError> {

@@ -19,6 +19,7 @@ pub mod role;
 pub mod scratch;
 pub mod segmentation;
 pub mod switchboard;
+pub mod terminal;
 pub mod traffic;
 pub mod turn_client;
 pub mod wire;

@@ -1,35 +1,108 @@
 //! The other commands' end of the control socket.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::document::{Document, SCHEMA};
+use super::document::{ActionDocument, Document, SCHEMA, SessionsDocument};
+use super::event::Event;
+use super::selector::Selector;
+use super::server::Action;
 
 /// The document that the daemon at `socket` gives at this moment.
 pub fn fetch<T: Document>(socket: &Path) -> Result<T, ClientError> {
-    let body = fetch_json(socket, T::PATH)?;
-    let malformed = |source| ClientError::Malformed { path: socket.to_owned(), source };
-    let document: T = serde_json::from_str(&body).map_err(malformed)?;
-    match document.schema() {
-        SCHEMA => Ok(document),
-        found => Err(ClientError::OtherSchema { path: socket.to_owned(), found }),
-    }
+    read(socket, &fetch_json(socket, T::PATH)?)
 }
 
 /// The same as the daemon wrote it, with what a newer one may have added.
-pub fn fetch_json(socket: &Path, document: &'static str) -> Result<String, ClientError> {
+pub fn fetch_json(socket: &Path, document: &str) -> Result<String, ClientError> {
+    ask(socket, "GET", document)
+}
+
+/// The sessions that are wanted.
+pub fn sessions(socket: &Path, wanted: &Selector) -> Result<SessionsDocument, ClientError> {
+    read(socket, &sessions_json(socket, wanted)?)
+}
+
+/// The same as the daemon wrote it.
+pub fn sessions_json(socket: &Path, wanted: &Selector) -> Result<String, ClientError> {
+    fetch_json(socket, &with_query(SessionsDocument::PATH, wanted))
+}
+
+/// Has something done with sessions.
+pub fn act(socket: &Path, action: Action, on: &Selector) -> Result<ActionDocument, ClientError> {
+    read(socket, &act_json(socket, action, on)?)
+}
+
+/// The same, with the answer as the daemon wrote it.
+pub fn act_json(socket: &Path, action: Action, on: &Selector) -> Result<String, ClientError> {
+    ask(socket, "POST", &with_query(action.path(), on))
+}
+
+/// Gives each line of the daemon's events to `take`, until it wants no more (an error) or the daemon ends.
+pub fn events<E>(
+    socket: &Path,
+    mut take: impl FnMut(&str) -> Result<(), E>,
+) -> Result<Result<(), E>, ClientError> {
+    let exchange = |source| ClientError::Exchange { path: socket.to_owned(), source };
+    let mut stream = UnixStream::connect(socket).map_err(|error| ClientError::from_connect(socket, error))?;
+    send(&mut stream, "GET", Event::PATH).map_err(exchange)?;
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    // The head ends with an empty line.
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head).map_err(exchange)? == 0 {
+            return Err(ClientError::NotHttp { path: socket.to_owned() });
+        }
+    }
+    let (status, _) =
+        parse_response(head.as_bytes()).ok_or_else(|| ClientError::NotHttp { path: socket.to_owned() })?;
+    if status != OK {
+        return Err(ClientError::Refused {
+            path: socket.to_owned(),
+            document: Event::PATH.to_owned(),
+            status,
+        });
+    }
+    // From here on it may take as long as it takes.
+    stream.get_ref().set_read_timeout(None).map_err(exchange)?;
+    let mut line = String::new();
+    while stream.read_line(&mut line).map_err(exchange)? > 0 {
+        if let Err(enough) = take(line.trim_end()) {
+            return Ok(Err(enough));
+        }
+        line.clear();
+    }
+    Ok(Ok(()))
+}
+
+fn with_query(path: &str, selector: &Selector) -> String {
+    if selector.is_all() { path.to_owned() } else { format!("{path}?{}", selector.to_query()) }
+}
+
+fn ask(socket: &Path, method: &str, document: &str) -> Result<String, ClientError> {
     let mut stream = UnixStream::connect(socket).map_err(|error| ClientError::from_connect(socket, error))?;
     let exchange = |source| ClientError::Exchange { path: socket.to_owned(), source };
-    let answer = exchange_once(&mut stream, document).map_err(exchange)?;
+    let answer = exchange_once(&mut stream, method, document).map_err(exchange)?;
     let (status, body) =
         parse_response(&answer).ok_or_else(|| ClientError::NotHttp { path: socket.to_owned() })?;
     match status {
         OK => Ok(body.to_owned()),
-        status => Err(ClientError::Refused { path: socket.to_owned(), document, status }),
+        status => {
+            Err(ClientError::Refused { path: socket.to_owned(), document: document.to_owned(), status })
+        }
+    }
+}
+
+fn read<T: Document>(socket: &Path, body: &str) -> Result<T, ClientError> {
+    let malformed = |source| ClientError::Malformed { path: socket.to_owned(), source };
+    let document: T = serde_json::from_str(body).map_err(malformed)?;
+    match document.schema() {
+        SCHEMA => Ok(document),
+        found => Err(ClientError::OtherSchema { path: socket.to_owned(), found }),
     }
 }
 
@@ -90,7 +163,7 @@ pub enum ClientError {
         /// The socket.
         path: PathBuf,
         /// What was asked for.
-        document: &'static str,
+        document: String,
         /// The HTTP status.
         status: u16,
     },
@@ -135,13 +208,17 @@ impl ClientError {
 }
 
 /// HTTP/1.0, so that the answer is neither in chunks nor followed by another.
-fn exchange_once(stream: &mut UnixStream, document: &str) -> io::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {document} HTTP/1.0\r\nHost: turn-bpf\r\n\r\n")?;
+fn exchange_once(stream: &mut UnixStream, method: &str, document: &str) -> io::Result<Vec<u8>> {
+    send(stream, method, document)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+fn send(stream: &mut UnixStream, method: &str, document: &str) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(stream, "{method} {document} HTTP/1.0\r\nHost: turn-bpf\r\nContent-Length: 0\r\n\r\n")
 }
 
 /// The status and the body of an HTTP response.

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::selector::{Ends, Selector};
+
 /// The version of the documents. Changes only when a key is removed or gets another meaning.
 pub const SCHEMA: u32 = 1;
 
@@ -33,6 +35,46 @@ pub struct StatusDocument {
     pub packets: PacketCounts,
     /// How many packets took which way out of the kernel programs, by the reason's name. All reasons, also those that
     /// never happened.
+    pub reasons: BTreeMap<String, u64>,
+    /// turn-bpf's version.
+    #[serde(default)]
+    pub version: String,
+    /// When it was started, in RFC 3339's form.
+    #[serde(default)]
+    pub started: String,
+    /// Bytes of application data of known flows since the start.
+    #[serde(default)]
+    pub bytes: ByteCounts,
+    /// Channel bindings by who relays them at this moment.
+    #[serde(default)]
+    pub sessions: SessionCounts,
+    /// What an operator has paused.
+    #[serde(default)]
+    pub paused: Vec<Selector>,
+    /// Most bytes per second of one direction of a session that are relayed in the kernel.
+    #[serde(default)]
+    pub max_rate: Option<u64>,
+}
+
+/// Application data of known flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ByteCounts {
+    /// Relayed in the kernel.
+    pub kernel: u64,
+    /// Left to the server.
+    pub spilled: u64,
+}
+
+/// Channel bindings by who relays them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SessionCounts {
+    /// The kernel, both ways.
+    pub kernel: u64,
+    /// The kernel one way, the server the other.
+    pub mixed: u64,
+    /// The server, both ways.
+    pub userspace: u64,
+    /// Those that the kernel does not relay both ways, by reason.
     pub reasons: BTreeMap<String, u64>,
 }
 
@@ -118,6 +160,21 @@ pub struct SessionRow {
     pub client_to_peer: DirectionCounts,
     /// UDP that becomes ChannelData.
     pub peer_to_client: DirectionCounts,
+    /// The reason in words.
+    #[serde(default)]
+    pub explanation: Option<String>,
+    /// When the channel was bound, in RFC 3339's form.
+    #[serde(default)]
+    pub started: String,
+    /// How long ago that was.
+    #[serde(default)]
+    pub age_seconds: u64,
+    /// Who bound it, as far as it was said in clear.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The realm of that name.
+    #[serde(default)]
+    pub realm: Option<String>,
 }
 
 /// A channel number, written `0x4000`.
@@ -126,7 +183,7 @@ pub struct SessionRow {
 pub struct Channel(pub u16);
 
 /// Who relays a channel binding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// The kernel, both ways.
@@ -156,6 +213,20 @@ pub struct DirectionCounts {
     pub kernel_bytes: u64,
     /// Packets left to the server.
     pub spilled_packets: u64,
+    /// Their UDP payload, without ChannelData headers.
+    #[serde(default)]
+    pub spilled_bytes: u64,
+}
+
+/// What came of `evict`, `pause` or `resume`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionDocument {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// How many sessions were evicted, paused or resumed.
+    pub sessions: u64,
+    /// What is paused now.
+    pub paused: Vec<Selector>,
 }
 
 /// Not a channel number.
@@ -176,6 +247,43 @@ impl Document for SessionsDocument {
 
     fn schema(&self) -> u32 {
         self.schema
+    }
+}
+
+impl Document for ActionDocument {
+    /// None of its own: it is the answer to what is posted.
+    const PATH: &'static str = "";
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl SessionRow {
+    /// What the session is found by.
+    pub fn ends(&self) -> Ends {
+        let relayed = (!self.relayed.ip().is_unspecified()).then_some(self.relayed);
+        Ends { client: self.client, peer: self.peer, relayed, channel: self.channel }
+    }
+}
+
+impl DirectionCounts {
+    /// All packets.
+    pub fn packets(&self) -> u64 {
+        self.kernel_packets.saturating_add(self.spilled_packets)
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> u64 {
+        self.kernel_bytes.saturating_add(self.spilled_bytes)
+    }
+}
+
+impl ByteCounts {
+    /// Which part of the bytes of known flows is relayed in the kernel, 0 to 1. `None` if there were none.
+    pub fn kernel_share(&self) -> Option<f64> {
+        let known = self.kernel.saturating_add(self.spilled);
+        (known > 0).then(|| self.kernel as f64 / known as f64)
     }
 }
 
@@ -220,6 +328,7 @@ impl From<Channel> for String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::session_reason::SessionReason;
 
     #[test]
     fn status_has_the_keys_of_the_contract() {
@@ -228,7 +337,10 @@ pub(crate) mod tests {
             r#"{"name":"eth1","mode":"generic","ifindex":3}],"allocations":3,"bindings":5,"#,
             r#""flows":{"armed":9,"total":10,"max":65536},"#,
             r#""packets":{"kernel":99400,"spilled":600,"passed":1234},"#,
-            r#""reasons":{"heartbeat":600,"no_flow":1200,"not_udp":34,"too_big":0}}"#
+            r#""reasons":{"heartbeat":600,"no_flow":1200,"not_udp":34,"too_big":0},"#,
+            r#""version":"0.1.0","started":"2026-11-23T09:00:00Z","bytes":{"kernel":19880000,"spilled":120000},"#,
+            r#""sessions":{"kernel":4,"mixed":0,"userspace":1,"reasons":{"no_traffic":1}},"#,
+            r#""paused":[{"client":"198.18.9.0/24"}],"max_rate":650000}"#
         );
         assert_eq!(serde_json::to_string(&status()).unwrap(), expected);
         assert_eq!(serde_json::from_str::<StatusDocument>(expected).unwrap(), status());
@@ -240,16 +352,29 @@ pub(crate) mod tests {
             r#"{"schema":1,"sessions":[{"client":"198.18.1.2:40000","server":"198.18.1.1:3478","#,
             r#""relayed":"198.18.2.1:49160","peer":"198.18.2.2:5000","channel":"0x4000","#,
             r#""state":"kernel","reason":null,"#,
-            r#""client_to_peer":{"kernel_packets":12345,"kernel_bytes":2469000,"spilled_packets":42},"#,
-            r#""peer_to_client":{"kernel_packets":12001,"kernel_bytes":2400200,"spilled_packets":41}},"#,
+            r#""client_to_peer":{"kernel_packets":12345,"kernel_bytes":2469000,"spilled_packets":42,"spilled_bytes":8400},"#,
+            r#""peer_to_client":{"kernel_packets":12001,"kernel_bytes":2400200,"spilled_packets":41,"spilled_bytes":8200},"#,
+            r#""explanation":null,"started":"2026-11-23T10:00:00Z","age_seconds":61,"username":"alice","realm":"example.org"},"#,
             r#"{"client":"[2001:db8::2]:40000","server":"[2001:db8::1]:3478","#,
             r#""relayed":"198.18.2.1:49161","peer":"198.18.2.2:5001","channel":"0x4fff","#,
             r#""state":"userspace","reason":"ambiguous","#,
-            r#""client_to_peer":{"kernel_packets":0,"kernel_bytes":0,"spilled_packets":7},"#,
-            r#""peer_to_client":{"kernel_packets":0,"kernel_bytes":0,"spilled_packets":0}}]}"#
+            r#""client_to_peer":{"kernel_packets":0,"kernel_bytes":0,"spilled_packets":7,"spilled_bytes":1400},"#,
+            r#""peer_to_client":{"kernel_packets":0,"kernel_bytes":0,"spilled_packets":0,"spilled_bytes":0},"#,
+            r#""explanation":"Another session has the same packets on the wire, so that neither can be told from the other.","#,
+            r#""started":"2026-11-23T10:00:00Z","age_seconds":61,"username":null,"realm":null}]}"#
         );
         assert_eq!(serde_json::to_string(&sessions()).unwrap(), expected);
         assert_eq!(serde_json::from_str::<SessionsDocument>(expected).unwrap(), sessions());
+    }
+
+    #[test]
+    fn an_older_daemons_documents_are_read() {
+        let older = concat!(
+            r#"{"schema":1,"interfaces":[],"allocations":3,"bindings":5,"flows":{"armed":9,"total":10,"max":65536},"#,
+            r#""packets":{"kernel":1,"spilled":2,"passed":3},"reasons":{}}"#
+        );
+        let document: StatusDocument = serde_json::from_str(older).unwrap();
+        assert_eq!((document.bytes, document.max_rate), (ByteCounts::default(), None));
     }
 
     #[test]
@@ -284,6 +409,17 @@ pub(crate) mod tests {
             flows: FlowCounts { armed: 9, total: 10, max: 65_536 },
             packets: PacketCounts { kernel: 99_400, spilled: 600, passed: 1_234 },
             reasons: reasons.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+            version: "0.1.0".into(),
+            started: "2026-11-23T09:00:00Z".into(),
+            bytes: ByteCounts { kernel: 19_880_000, spilled: 120_000 },
+            sessions: SessionCounts {
+                kernel: 4,
+                mixed: 0,
+                userspace: 1,
+                reasons: [("no_traffic".to_owned(), 1)].into(),
+            },
+            paused: vec![Selector::from_query("client=198.18.9.0/24").unwrap()],
+            max_rate: Some(650_000),
         }
     }
 
@@ -293,6 +429,7 @@ pub(crate) mod tests {
             kernel_packets,
             kernel_bytes,
             spilled_packets,
+            spilled_bytes: spilled_packets * 200,
         };
         let relayed = SessionRow {
             client: address("198.18.1.2:40000"),
@@ -304,6 +441,11 @@ pub(crate) mod tests {
             reason: None,
             client_to_peer: direction(12_345, 2_469_000, 42),
             peer_to_client: direction(12_001, 2_400_200, 41),
+            explanation: None,
+            started: "2026-11-23T10:00:00Z".into(),
+            age_seconds: 61,
+            username: Some("alice".into()),
+            realm: Some("example.org".into()),
         };
         let left_to_server = SessionRow {
             client: address("[2001:db8::2]:40000"),
@@ -315,6 +457,11 @@ pub(crate) mod tests {
             reason: Some("ambiguous".into()),
             client_to_peer: direction(0, 0, 7),
             peer_to_client: direction(0, 0, 0),
+            explanation: Some(SessionReason::Ambiguous.explanation().into()),
+            started: "2026-11-23T10:00:00Z".into(),
+            age_seconds: 61,
+            username: None,
+            realm: None,
         };
         SessionsDocument { schema: SCHEMA, sessions: vec![relayed, left_to_server] }
     }

@@ -1,6 +1,7 @@
 //! The daemon's end of the control socket.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     fs, io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
@@ -9,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::Full;
+use http_body_util::{
+    Either, Full,
+    channel::{Channel, Sender},
+};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
@@ -21,19 +25,54 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::{
     net::{UnixListener, UnixStream},
+    sync::broadcast::{Receiver, error::RecvError},
     task::{LocalSet, spawn_local},
     time::{sleep, timeout},
 };
 
-use super::document::{Document, SessionsDocument, StatusDocument};
+use super::{
+    document::{ActionDocument, Document, SessionsDocument, StatusDocument},
+    event::{Event, EventKind},
+    selector::Selector,
+};
 
 /// Where the documents come from. Asked on the thread that serves them.
 pub trait Source {
     /// The status at this moment.
     fn status(&self) -> StatusDocument;
-    /// The channel bindings at this moment.
-    fn sessions(&self) -> SessionsDocument;
+    /// The channel bindings that are wanted, at this moment.
+    fn sessions(&self, wanted: &Selector) -> SessionsDocument;
+    /// What happens from now on, a line of JSON each; none where there are too many readers.
+    fn events(&self) -> Option<Receiver<Bytes>>;
+    /// Does what an operator wants done with sessions.
+    fn act(&self, action: Action, on: &Selector) -> ActionDocument;
 }
+
+/// What an operator can do with sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Forget them, until the server binds their channels again.
+    Evict,
+    /// Have them go through the server, those also that come later.
+    Pause,
+    /// End that.
+    Resume,
+}
+
+impl Action {
+    const ALL: [Self; 3] = [Self::Evict, Self::Pause, Self::Resume];
+
+    /// The path that it is posted to.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Evict => "/evict",
+            Self::Pause => "/pause",
+            Self::Resume => "/resume",
+        }
+    }
+}
+
+type Answer = Response<Either<Full<Bytes>, Channel<Bytes>>>;
 
 /// A listening control socket. Its file goes when it is dropped.
 #[derive(Debug)]
@@ -157,40 +196,103 @@ async fn remove_stale(path: &Path) -> Result<(), ServerError> {
 
 /// One request and its answer.
 async fn serve_connection(stream: UnixStream, source: Rc<impl Source>) {
-    let service = service_fn(async |request| Ok::<_, Infallible>(respond(&request, &*source)));
+    let is_stream = Rc::new(Cell::new(false));
+    let service = service_fn(async |request| {
+        let answer = respond(&request, &*source);
+        is_stream.set(matches!(answer.body(), Either::Right(_)));
+        Ok::<_, Infallible>(answer)
+    });
     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-    match timeout(CONNECTION_LIMIT, connection).await {
+    tokio::pin!(connection);
+    let ended = match timeout(CONNECTION_LIMIT, &mut connection).await {
+        Err(_) if is_stream.get() => Ok(connection.await),
+        ended => ended,
+    };
+    match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a connection at the control socket broke"),
         Err(_) => tracing::debug!("a connection at the control socket sent no request"),
     }
 }
 
-fn respond(request: &Request<Incoming>, source: &impl Source) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &Refusal { error: "only GET" });
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+fn respond(request: &Request<Incoming>, source: &impl Source) -> Answer {
+    let path = request.uri().path();
+    let action = Action::ALL.into_iter().find(|action| action.path() == path);
+    let wanted = if action.is_some() { Method::POST } else { Method::GET };
+    if request.method() != wanted {
+        let is_post = wanted == Method::POST;
+        let error = if is_post { "only POST" } else { "only GET" };
+        let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, error);
+        let allowed = HeaderValue::from_static(if is_post { "POST" } else { "GET" });
+        response.headers_mut().insert(ALLOW, allowed);
         return response;
     }
-    match request.uri().path() {
-        StatusDocument::PATH => json(StatusCode::OK, &source.status()),
-        SessionsDocument::PATH => json(StatusCode::OK, &source.sessions()),
-        _ => json(StatusCode::NOT_FOUND, &Refusal { error: "there are /status and /sessions" }),
+    let selector = match Selector::from_query(request.uri().query().unwrap_or_default()) {
+        Ok(selector) => selector,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    match (path, action) {
+        (_, Some(action)) => json(StatusCode::OK, &source.act(action, &selector)),
+        (StatusDocument::PATH, _) => json(StatusCode::OK, &source.status()),
+        (SessionsDocument::PATH, _) => json(StatusCode::OK, &source.sessions(&selector)),
+        (Event::PATH, _) => match source.events() {
+            Some(events) => stream(events),
+            None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many readers of events"),
+        },
+        _ => refuse(
+            StatusCode::NOT_FOUND,
+            "there are /status, /sessions and /events, and to post to /evict, /pause and /resume",
+        ),
     }
 }
 
-fn json(status: StatusCode, document: &impl Serialize) -> Response<Full<Bytes>> {
-    let mut body = serde_json::to_vec(document).expect("our documents have string keys and finite numbers");
-    body.push(b'\n');
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+/// Events until one end goes away.
+fn stream(events: Receiver<Bytes>) -> Answer {
+    let (sender, body) = Channel::new(1);
+    spawn_local(forward(events, sender));
+    let mut response = Response::new(Either::Right(body));
+    let kind = HeaderValue::from_static("application/jsonl");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// What a reader does not take waits in the one buffer that all readers share. It has an end.
+async fn forward(mut events: Receiver<Bytes>, mut sender: Sender<Bytes>) {
+    loop {
+        let line = match events.recv().await {
+            Ok(line) => line,
+            Err(RecvError::Lagged(count)) => {
+                line(&Event { count: Some(count), ..Event::now(EventKind::Missed) })
+            }
+            Err(RecvError::Closed) => return,
+        };
+        if sender.send_data(line).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A document on a line of its own.
+pub fn line(document: &impl Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(document).expect("our documents have string keys and finite numbers");
+    line.push(b'\n');
+    Bytes::from(line)
+}
+
+fn refuse(status: StatusCode, error: &str) -> Answer {
+    json(status, &Refusal { error })
+}
+
+fn json(status: StatusCode, document: &impl Serialize) -> Answer {
+    let mut response = Response::new(Either::Left(Full::new(line(document))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 #[derive(Serialize)]
-struct Refusal {
-    error: &'static str,
+struct Refusal<'a> {
+    error: &'a str,
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

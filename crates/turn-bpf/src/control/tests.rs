@@ -6,10 +6,15 @@ use std::{
     rc::Rc,
 };
 
+use hyper::body::Bytes;
+use tokio::sync::broadcast;
+
 use super::{
-    client::{ClientError, fetch, fetch_json},
-    document::{SessionsDocument, StatusDocument, tests as documents},
-    server::{ControlSocket, ServerError, Source},
+    client::{ClientError, act, events, fetch, fetch_json, sessions},
+    document::{ActionDocument, SessionsDocument, StatusDocument, tests as documents},
+    event::{Event, EventKind},
+    selector::Selector,
+    server::{Action, ControlSocket, ServerError, Source, line},
 };
 
 #[test]
@@ -90,16 +95,80 @@ fn without_a_daemon_the_exit_code_is_3() {
     assert_eq!(error.exit_code(), 3);
 }
 
-struct Documents;
+/// Gives out what it is given.
+struct Documents {
+    events: broadcast::Sender<Bytes>,
+}
 
 impl Source for Documents {
     fn status(&self) -> StatusDocument {
         documents::status()
     }
 
-    fn sessions(&self) -> SessionsDocument {
-        documents::sessions()
+    fn sessions(&self, wanted: &Selector) -> SessionsDocument {
+        let mut document = documents::sessions();
+        document.sessions.retain(|row| wanted.matches(&row.ends()));
+        document
     }
+
+    fn events(&self) -> Option<broadcast::Receiver<Bytes>> {
+        let events = self.events.subscribe();
+        // More than the buffer holds, before the reader has taken any.
+        for count in 0..EVENTS {
+            let event = Event { count: Some(count), ..Event::now(EventKind::Armed) };
+            self.events.send(line(&event)).unwrap();
+        }
+        Some(events)
+    }
+
+    fn act(&self, _: Action, on: &Selector) -> ActionDocument {
+        ActionDocument { schema: 1, sessions: 7, paused: vec![on.clone()] }
+    }
+}
+
+const EVENTS: u64 = 100;
+const BUFFERED: usize = 16;
+
+#[test]
+fn only_the_sessions_that_are_wanted() {
+    let folder = Folder::new("wanted");
+    during_service(&folder.path().join("control.sock"), |socket| {
+        let wanted = Selector::from_query("client=198.18.0.0/15").unwrap();
+        assert_eq!(sessions(socket, &wanted).unwrap().sessions, documents::sessions().sessions[..1]);
+        let error = fetch_json(socket, "/sessions?client=nobody").unwrap_err();
+        assert!(matches!(error, ClientError::Refused { status: 400, .. }), "{error}");
+        let answer = talk(socket, "GET /sessions?client=nobody HTTP/1.0\r\n\r\n");
+        assert!(answer.contains("is neither an address"), "{answer}");
+    });
+}
+
+#[test]
+fn actions_are_posted() {
+    let folder = Folder::new("actions");
+    during_service(&folder.path().join("control.sock"), |socket| {
+        let on = Selector::from_query("peer=2001:db8::/32&channel=0x4001").unwrap();
+        let expected = ActionDocument { schema: 1, sessions: 7, paused: vec![on.clone()] };
+        assert_eq!(act(socket, Action::Pause, &on).unwrap(), expected);
+        let answer = talk(socket, "GET /evict HTTP/1.0\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.0 405 ") && answer.contains("\r\nallow: POST\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn a_slow_reader_of_events_is_told_what_he_missed() {
+    let folder = Folder::new("events");
+    during_service(&folder.path().join("control.sock"), |socket| {
+        let mut told = Vec::new();
+        let result = events(socket, |line| {
+            let event: Event = serde_json::from_str(line).unwrap();
+            told.push((event.event, event.count.unwrap()));
+            if event.count == Some(EVENTS - 1) { Err(()) } else { Ok(()) }
+        });
+        assert_eq!(result.unwrap(), Err(()), "the reader had enough");
+        let kept = EVENTS - BUFFERED as u64..EVENTS;
+        assert_eq!(told[0], (EventKind::Missed, EVENTS - BUFFERED as u64));
+        assert_eq!(told[1..], kept.map(|count| (EventKind::Armed, count)).collect::<Vec<_>>());
+    });
 }
 
 /// Runs `client` on a thread of its own while this one serves `socket`.
@@ -115,8 +184,9 @@ fn during_service(socket: &Path, client: impl FnOnce(&Path) + Send) {
         runtime().block_on(async {
             let server = ControlSocket::bind(socket).await.unwrap();
             bound.send(()).unwrap();
+            let source = Rc::new(Documents { events: broadcast::Sender::new(BUFFERED) });
             tokio::select! {
-                never = server.serve(Rc::new(Documents)) => match never {},
+                never = server.serve(source) => match never {},
                 _ = is_done => {}
             }
         });

@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use turn_wire::IpAddress;
+
 use super::*;
 
 const CLIENT: &str = "198.18.1.2:40000";
@@ -94,7 +96,7 @@ fn a_binding_is_a_flow_in_each_direction() {
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, PEER, 0));
     assert_output(&table, &key(PEER, RELAYED, 0), &key(SERVER, CLIENT, 0x4000));
 
-    table.unbind(&one);
+    table.unbind(&one, Cause::Evicted);
     assert!(table.maps.flows.is_empty() && table.maps.expected.is_empty());
     assert!(table.owners.is_empty() && table.expecting.is_empty() && table.by_ends.is_empty());
     assert!(table.by_relayed_port.is_empty());
@@ -143,7 +145,7 @@ fn an_output_that_two_flows_expect_proves_neither() {
     let back = table.peer_to_client(bound).expect("planned");
     assert_eq!(back.obstacle, Some(Obstacle::Ambiguous));
 
-    table.unbind(&other);
+    table.unbind(&other, Cause::Evicted);
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, PEER, 0));
 }
 
@@ -158,7 +160,7 @@ fn a_full_table_refuses_the_new_and_keeps_the_old() {
     assert_eq!(table.peer_to_client(bound).expect("planned").obstacle, Some(Obstacle::TableFull));
     assert_output(&table, &key(PEER, RELAYED, 0), &key(SERVER, CLIENT, 0x4000));
 
-    table.unbind(&one);
+    table.unbind(&one, Cause::Evicted);
     table.bind(other, None);
     assert_output(&table, &key(PEER, OTHER_RELAYED, 0), &key(SERVER, OTHER_CLIENT, 0x4000));
 }
@@ -198,9 +200,9 @@ fn sc10_two_clients_that_bound_each_other_are_one_flow_each_way() {
     table.armed(&key(CLIENT, SERVER, 0x4000), at(SERVER));
     assert_eq!(table.maps.flows.len(), 2);
 
-    table.unbind(&other);
+    table.unbind(&other, Cause::Evicted);
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, OTHER_RELAYED, 0));
-    table.unbind(&one);
+    table.unbind(&one, Cause::Evicted);
     assert!(table.maps.flows.is_empty() && table.maps.expected.is_empty());
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use turn_testkit::coturn::{REALM, USER};
 use turn_testkit::lab::Topology;
+use turn_testkit::offload::ARMING;
 use turn_testkit::traffic::{Channel, Traffic};
 
 use crate::{CHANNEL, options};
@@ -65,8 +67,14 @@ fn documents_have_exactly_the_documented_keys_and_the_counts_are_right() {
                 ("reason", "null"),
                 ("client_to_peer", "object"),
                 ("peer_to_client", "object"),
+                ("explanation", "null"),
+                ("started", "text"),
+                ("age_seconds", "count"),
+                ("username", "text"),
+                ("realm", "text"),
             ],
         );
+        assert_eq!((&row["username"], &row["realm"]), (&USER.into(), &REALM.into()));
         assert_eq!(row["client"], client.address().unwrap().to_string());
         assert_eq!(row["server"], client.server().to_string());
         assert_eq!(row["relayed"], relayed.to_string());
@@ -82,11 +90,18 @@ fn documents_have_exactly_the_documented_keys_and_the_counts_are_right() {
             let counts = &row[direction];
             expect(
                 counts,
-                &[("kernel_packets", "count"), ("kernel_bytes", "count"), ("spilled_packets", "count")],
+                &[
+                    ("kernel_packets", "count"),
+                    ("kernel_bytes", "count"),
+                    ("spilled_packets", "count"),
+                    ("spilled_bytes", "count"),
+                ],
             );
             let count = |key: &str| counts[key].as_u64().unwrap();
             let (kernel, spilled) = (count("kernel_packets"), count("spilled_packets"));
             assert_eq!(kernel + spilled, arming + report.sent, "{direction}");
+            let all_bytes = count("kernel_bytes") + count("spilled_bytes");
+            assert_eq!(all_bytes, bytes + arming * ARMING.len() as u64, "{direction}");
             let by_server = (spilled - before.spilled_packets) * spilled_bytes_at_most;
             let kernel_bytes = count("kernel_bytes") - before.kernel_bytes;
             assert!(
@@ -110,8 +125,20 @@ fn documents_have_exactly_the_documented_keys_and_the_counts_are_right() {
                 ("flows", "object"),
                 ("packets", "object"),
                 ("reasons", "object"),
+                ("version", "text"),
+                ("started", "text"),
+                ("bytes", "object"),
+                ("sessions", "object"),
+                ("paused", "array"),
+                ("max_rate", "null"),
             ],
         );
+        expect(&status["bytes"], &[("kernel", "count"), ("spilled", "count")]);
+        expect(
+            &status["sessions"],
+            &[("kernel", "count"), ("mixed", "count"), ("userspace", "count"), ("reasons", "object")],
+        );
+        assert_eq!(status["sessions"]["kernel"], 1);
         assert_eq!(
             (&status["schema"], &status["allocations"], &status["bindings"]),
             (&1.into(), &1.into(), &1.into())
@@ -134,6 +161,9 @@ fn documents_have_exactly_the_documented_keys_and_the_counts_are_right() {
         for (total, part) in [("kernel", "kernel_packets"), ("spilled", "spilled_packets")] {
             let sum: u64 = directions.iter().map(|direction| row[direction][part].as_u64().unwrap()).sum();
             assert_eq!(status["packets"][total], sum, "{total}");
+            let part = part.replace("packets", "bytes");
+            let sum: u64 = directions.iter().map(|direction| row[direction][&part].as_u64().unwrap()).sum();
+            assert_eq!(status["bytes"][total], sum, "{total}");
         }
         assert!(shape(&status["reasons"]).iter().all(|(_, kind)| *kind == "count"));
         for reason in ["relayed", "redirected", "heartbeat", "no_lease", "no_flow", "witness", "too_big"] {

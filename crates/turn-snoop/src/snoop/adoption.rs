@@ -1,5 +1,6 @@
 //! Clients whose Allocate was not seen, since they were there before anyone looked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use turn_wire::stun::{Header, Message, Method};
@@ -7,7 +8,7 @@ use turn_wire::stun::{Header, Message, Method};
 use super::Snoop;
 use crate::content::{Content, RESPONSE_ATTRIBUTES, refuse_unknown_attributes};
 use crate::transactions::{Answered, Asked, TransactionKey};
-use crate::{Allocation, FiveTuple, Refusal};
+use crate::{Allocation, FiveTuple, Refusal, User};
 
 /// An allocation whose time-to-expiry is not known is believed in for as long as servers should grant at the most
 /// (RFC 8656 section 7.2).
@@ -26,11 +27,12 @@ impl Snoop {
         if header.method != Method::CHANNEL_BIND {
             return Err(Refusal::NoAllocation);
         }
-        let content = Message::parse(bytes)
-            .map_err(Refusal::from)
-            .and_then(|message| Content::of_channel_bind(&message));
+        let message = Message::parse(bytes).map_err(Refusal::from);
+        let content = message.as_ref().map_err(|refusal| *refusal).and_then(Content::of_channel_bind);
         let key = TransactionKey { five_tuple, method: header.method, id: header.transaction_id };
-        match self.strangers.ask(now, key, content.ok(), false) {
+        let asked = self.strangers.ask(now, key, content.ok(), false);
+        self.strangers.asked_by(key, message.ok().as_ref().and_then(User::of).map(Arc::new));
+        match asked {
             Asked::Recorded => content.map(|_| ()),
             Asked::Refused(refusal) => Err(content.err().unwrap_or(refusal)),
             Asked::Contradicted => Err(content.err().unwrap_or(Refusal::ContradictedTransaction)),
@@ -63,6 +65,7 @@ impl Snoop {
         self.allocations.insert(Allocation::adopted(key.five_tuple, now.saturating_add(LIFETIME)));
         // From here on its transactions are those of an allocation, and this one is spent.
         self.transactions.ask(now, key, Some(Content::ChannelBind { channel, peer }), false);
+        self.transactions.asked_by(key, self.strangers.user(key));
         self.answer(now, key);
         self.bind(key, channel, peer)
     }

@@ -1,0 +1,14 @@
+//! What operators see of turn-bpf, count by it, and tell it to do.
+
+mod events;
+mod pausing;
+mod sessions;
+mod top;
+
+use turn_testkit::offload::OffloadOptions;
+
+const CHANNEL: u16 = 0x4001;
+
+fn options() -> OffloadOptions {
+    OffloadOptions::new(env!("CARGO_BIN_EXE_turn-bpf"))
+}
