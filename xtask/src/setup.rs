@@ -6,6 +6,7 @@ use anyhow::Result;
 
 mod linker;
 pub mod packages;
+mod prometheus;
 pub mod toolchain;
 
 /// One thing that is not there yet.
@@ -13,6 +14,7 @@ enum Missing {
     Packages(Vec<&'static str>),
     Source,
     Linker,
+    Prometheus,
 }
 
 /// `cargo xtask setup`.
@@ -41,6 +43,7 @@ pub fn ensure() -> Result<bool> {
             Missing::Packages(packages) => packages::install(&packages)?,
             Missing::Source => toolchain::install_source()?,
             Missing::Linker => linker::install()?,
+            Missing::Prometheus => prometheus::install()?,
         }
     }
     Ok(true)
@@ -58,6 +61,9 @@ fn missing() -> Vec<Missing> {
     if !linker::is_installed() {
         missing.push(Missing::Linker);
     }
+    if !prometheus::is_installed() {
+        missing.push(Missing::Prometheus);
+    }
     missing
 }
 
@@ -68,6 +74,9 @@ impl Missing {
             Self::Source => "the toolchain's rust-src component, from which `core` is built for BPF \
                              (or Debian's rustc-web and rust-web-src, if rustup cannot add it)"
                 .into(),
+            Self::Prometheus => {
+                "Debian's prometheus, unpacked into the project's folder .tools (20 MB to download)".into()
+            }
             Self::Linker => {
                 format!("bpf-linker {} into the project's folder .tools (some minutes)", linker::VERSION)
             }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use turn_bpf::attachment::WantedMode;
@@ -18,8 +18,9 @@ use turn_bpf::control::document::{Document as _, StatusDocument};
 use turn_bpf::control::event::Event;
 use turn_bpf::control::server::Action;
 use turn_bpf::control::table::{self, Colours};
-use turn_bpf::daemon::{self, Options};
+use turn_bpf::daemon::{self, Options, SESSION_LOG};
 use turn_bpf::doctor;
+use turn_bpf::metrics::server::MetricsAddress;
 
 mod operate;
 mod sessions;
@@ -82,7 +83,14 @@ struct RunArguments {
     /// Where the control socket is to be.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     control: PathBuf,
-    /// Do not read USERNAME and REALM from requests, where they are in clear. Without it `sessions` shows them.
+    /// Serve metrics for Prometheus at this port of this host alone, or at this address and port.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<MetricsAddress>,
+    /// Do not log a line for each session that ends, with its totals.
+    #[arg(long)]
+    no_session_log: bool,
+    /// Do not read USERNAME and REALM from requests, where they are in clear. Without it `sessions` shows
+    /// them, and the session log names them.
     #[arg(long)]
     no_usernames: bool,
     /// How the log on standard error is written.
@@ -167,7 +175,7 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
         );
         Cli::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
     }
-    start_log(arguments.log_format, arguments.log_level);
+    start_log(arguments.log_format, arguments.log_level, !arguments.no_session_log);
     let options = Options {
         interfaces: arguments.interfaces,
         mode: arguments.mode,
@@ -178,6 +186,7 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
         max_rate: arguments.max_rate.map(|ByteRate(rate)| rate),
         reads_users: !arguments.no_usernames,
         control: arguments.control,
+        metrics: arguments.metrics,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -273,7 +282,7 @@ fn fail(error: &dyn Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn start_log(format: LogFormat, level: LogLevel) {
+fn start_log(format: LogFormat, level: LogLevel, with_sessions: bool) {
     let level = match level {
         LogLevel::Error => tracing::Level::ERROR,
         LogLevel::Warn => tracing::Level::WARN,
@@ -282,6 +291,9 @@ fn start_log(format: LogFormat, level: LogLevel) {
     };
     // The libraries' own details are of no use to an operator.
     let ours = Targets::new().with_default(level.min(tracing::Level::WARN)).with_target("turn_bpf", level);
+    // What is billed by does not depend on how talkative the rest is.
+    let sessions = if with_sessions { LevelFilter::INFO } else { LevelFilter::OFF };
+    let ours = ours.with_target(SESSION_LOG, sessions);
     let registry = tracing_subscriber::registry().with(ours);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     match format {

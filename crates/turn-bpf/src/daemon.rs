@@ -3,9 +3,11 @@
 mod attached;
 mod documents;
 mod eager;
+mod metrics;
 mod sessions;
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -25,6 +27,7 @@ use zerocopy::FromBytes as _;
 use self::attached::Attached;
 use self::documents::Documents;
 use self::eager::Ends;
+use self::metrics::Heard;
 use self::sessions::Listeners;
 use crate::attachment::{AttachError, WantedMode};
 use crate::control::document::InterfaceRow;
@@ -32,6 +35,8 @@ use crate::control::selector::Selector;
 use crate::control::server::{ControlSocket, ServerError};
 use crate::flow_table::{self, Cause, FlowTable};
 use crate::interfaces;
+use crate::metrics::SessionHistograms;
+use crate::metrics::server::{BindError, MetricsAddress, MetricsServer};
 use crate::object::{self, FlowStore, LoadError, Object, Plain};
 use crate::preflight::{self, PreflightError};
 use crate::sockets::{self, ClosedSockets};
@@ -57,7 +62,12 @@ pub struct Options {
     pub reads_users: bool,
     /// Where the control socket is to be.
     pub control: PathBuf,
+    /// Where metrics are to be read, if anywhere.
+    pub metrics: Option<MetricsAddress>,
 }
+
+/// The target of the log's lines about sessions that have ended.
+pub const SESSION_LOG: &str = "turn_bpf::session";
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +85,9 @@ pub enum DaemonError {
     /// There is no control socket.
     #[error(transparent)]
     Control(#[from] ServerError),
+    /// There is nowhere to read metrics.
+    #[error(transparent)]
+    Metrics(#[from] BindError),
     /// The interfaces could not be read.
     #[error(transparent)]
     Interfaces(#[from] interfaces::Error),
@@ -97,6 +110,10 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     let mut stop = Stop::new()?;
     let found = preflight::check(&options.interfaces, options.mode == WantedMode::Native).await?;
     let control = ControlSocket::bind(&options.control).await?;
+    let metrics = match options.metrics {
+        Some(address) => Some(MetricsServer::bind(address).await?),
+        None => None,
+    };
     let mut changes = interfaces::watch()?;
     let mut closed_sockets = sockets::watch()
         .inspect_err(|error| {
@@ -140,9 +157,14 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         listeners: Listeners::new(),
         pauses: Vec::new(),
         reads_users: options.reads_users,
+        interface_names: HashMap::new(),
+        heard: Heard::default(),
+        histograms: SessionHistograms::new(),
+        revocations: BTreeMap::new(),
     };
     for interface in &found {
         daemon.attach(interface).await?;
+        daemon.interface_names.insert(interface.ifindex, interface.name.clone());
     }
     daemon.take_addresses(interfaces::local_addresses().await?);
     ready(&daemon.attached.iter().map(InterfaceRow::from).collect::<Vec<_>>());
@@ -150,6 +172,14 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     let state = Rc::new(RefCell::new(daemon));
     let serve = control.serve(Rc::new(Documents(Rc::clone(&state))));
     tokio::pin!(serve);
+    let scraped = Rc::clone(&state);
+    let serve_metrics = async {
+        match &metrics {
+            Some(server) => server.serve(async move |format| metrics::metrics(&scraped, format).await).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(serve_metrics);
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -181,6 +211,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
                 daemon.take_addresses(addresses);
             }
             never = &mut serve => match never {},
+            never = &mut serve_metrics => match never {},
         }
     }
     state.borrow_mut().end_all();
@@ -241,6 +272,12 @@ struct Daemon {
     /// What an operator wants to go through the server, those also that come later.
     pauses: Vec<Selector>,
     reads_users: bool,
+    /// Also those of interfaces that are gone.
+    interface_names: HashMap<u32, String>,
+    heard: Heard,
+    histograms: SessionHistograms,
+    /// Sessions that ended, by reason.
+    revocations: BTreeMap<&'static str, u64>,
 }
 
 impl Daemon {
@@ -262,6 +299,11 @@ impl Daemon {
         match header.kind {
             kind::REQUEST | kind::RESPONSE => {
                 let Some(message) = message.get(..header.length as usize) else { return };
+                let counter = match header.kind {
+                    kind::REQUEST => &mut self.heard.requests,
+                    _ => &mut self.heard.responses,
+                };
+                *counter += 1;
                 let (refusal, client, server) = if header.kind == kind::REQUEST {
                     let refusal = self.snoop.handle_request(now, source, destination, message);
                     (refusal, source, destination)
@@ -275,6 +317,7 @@ impl Daemon {
                 self.obey();
             }
             kind::ARMED => {
+                self.heard.armed += 1;
                 tracing::debug!(%source, %destination, channel = header.key.channel.value(), "armed");
                 if let Ok((event, _)) = FlowEvent::read_from_prefix(record) {
                     let source = SocketAddr::new(event.out_source.into(), event.out_source_port.value());
@@ -283,10 +326,11 @@ impl Daemon {
                 self.tell_of_lease(&header.key, None);
             }
             kind::LAPSED | kind::PATH_CHANGED => {
-                let (cause, label) = match header.kind {
-                    kind::LAPSED => ("lapsed", "lease_over"),
-                    _ => ("path changed", "path_changed"),
+                let (cause, label, counter) = match header.kind {
+                    kind::LAPSED => ("lapsed", "lease_over", &mut self.heard.lapsed),
+                    _ => ("path changed", "path_changed", &mut self.heard.path_changed),
                 };
+                *counter += 1;
                 tracing::debug!(%source, %destination, channel = header.key.channel.value(), cause, "disarmed");
                 self.tell_of_lease(&header.key, Some(label));
             }

@@ -10,6 +10,7 @@ pub mod flow_table;
 pub mod host;
 pub mod interfaces;
 pub mod kernel_types;
+pub mod metrics;
 pub mod netlink;
 pub mod object;
 pub mod preflight;

@@ -57,6 +57,19 @@ pub enum Revocation {
 }
 
 impl Revocation {
+    /// Every reason.
+    pub const ALL: &'static [Self] = &[
+        Self::RefreshedToZero,
+        Self::AllocationMismatch,
+        Self::ReplacedAllocation,
+        Self::RelayedAddressReused,
+        Self::Rebound,
+        Self::Expired,
+        Self::Contradicted,
+        Self::Mobility,
+        Self::PeerNotAllowed,
+    ];
+
     /// The name in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 use turn_datapath::FlowKey;
 use turn_snoop::{ChannelBinding, Refusal};
 
-use super::Daemon;
+use super::{Daemon, SESSION_LOG};
 use crate::control::document::{ActionDocument, Channel};
 use crate::control::event::{Event, EventKind};
 use crate::control::selector::{Ends, Selector};
@@ -80,7 +80,11 @@ impl Daemon {
         }
     }
 
-    fn account(&mut self, _ended: &EndedSession) {}
+    fn account(&mut self, ended: &EndedSession) {
+        *self.revocations.entry(ended.cause.as_str()).or_default() += 1;
+        self.histograms.observe(ended);
+        log(ended);
+    }
 
     /// A direction got a lease, or lost it for a reason.
     pub(super) fn tell_of_lease(&self, key: &FlowKey, lost: Option<&'static str>) {
@@ -155,6 +159,34 @@ impl Daemon {
             self.unbind(&binding, Cause::Stopped);
         }
     }
+}
+
+/// One line for those who bill, under a name of its own ([`SESSION_LOG`]).
+fn log(EndedSession { binding, relayed, origin, cause, traffic: [to_peer, to_client] }: &EndedSession) {
+    let user = origin.user.as_deref();
+    tracing::info!(
+        target: SESSION_LOG,
+        client = %binding.five_tuple.client,
+        server = %binding.five_tuple.server,
+        relayed = relayed.map(tracing::field::display),
+        peer = %binding.peer,
+        channel = %Channel(binding.channel),
+        // These are for others to choose, so they are written as texts, in which nothing ends a line.
+        username = user.map(|user| user.username.as_str()),
+        realm = user.and_then(|user| user.realm.as_deref()),
+        started = %humantime::format_rfc3339_millis(origin.time),
+        duration_seconds = origin.instant.elapsed().as_secs_f64(),
+        reason = %cause,
+        client_to_peer_kernel_packets = to_peer.kernel_packets,
+        client_to_peer_kernel_bytes = to_peer.kernel_bytes,
+        client_to_peer_spilled_packets = to_peer.spilled_packets,
+        client_to_peer_spilled_bytes = to_peer.spilled_bytes,
+        peer_to_client_kernel_packets = to_client.kernel_packets,
+        peer_to_client_kernel_bytes = to_client.kernel_bytes,
+        peer_to_client_spilled_packets = to_client.spilled_packets,
+        peer_to_client_spilled_bytes = to_client.spilled_bytes,
+        "session ended"
+    );
 }
 
 /// What a session is found by.

@@ -235,6 +235,13 @@ impl Origin {
 }
 
 impl Cause {
+    /// Every cause.
+    pub fn all() -> impl Iterator<Item = Self> {
+        // A binding that moves and one whose channel or peer the server bound anew have the same name.
+        let revoked = Revocation::ALL.iter().map(|revocation| Self::Revoked(*revocation));
+        revoked.chain([Self::SocketClosed, Self::Evicted, Self::Stopped])
+    }
+
     /// The name in logs, events and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,9 @@
 //! What operators see of turn-bpf, count by it, and tell it to do.
 
 mod events;
+mod metrics;
 mod pausing;
+mod session_log;
 mod sessions;
 mod top;
 
