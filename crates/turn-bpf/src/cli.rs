@@ -141,8 +141,11 @@ struct TopArguments {
 #[derive(Debug, Args)]
 struct DoctorArguments {
     /// Interfaces to look at.
-    #[arg(required = true, value_name = "IFACE")]
+    #[arg(required_unless_present = "coturn_config", value_name = "IFACE")]
     interfaces: Vec<String>,
+    /// A configuration of coturn: what of it does not hold for what is relayed in the kernel.
+    #[arg(long, value_name = "FILE")]
+    coturn_config: Option<PathBuf>,
     /// Print a JSON document.
     #[arg(long)]
     json: bool,
@@ -307,7 +310,8 @@ fn examine(arguments: &DoctorArguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(doctor::examine(&arguments.interfaces)) {
+    let coturn = arguments.coturn_config.as_deref().map(doctor::CoturnConfig::read);
+    match runtime.block_on(doctor::examine(&arguments.interfaces, coturn)) {
         Ok(report) => {
             let text = if arguments.json { report.json() } else { report.table(doctor::wants_colour()) };
             print(&text);

@@ -4,9 +4,11 @@
 //! touches the machine, and it changes nothing.
 
 mod checks;
+mod coturn;
 mod facts;
 mod report;
 
+pub use coturn::CoturnConfig;
 pub use facts::{Facts, InterfaceFacts, Jit};
 pub use report::{Check, Outcome, Report, wants_colour};
 
@@ -14,9 +16,10 @@ use std::io;
 
 use crate::{interfaces, xdp_features};
 
-/// Examines the machine and the interfaces with these names.
-pub async fn examine(names: &[String]) -> Result<Report, Error> {
-    Ok(judge(&Facts::gather(names).await?))
+/// Examines the machine, the interfaces with these names, and coturn's configuration.
+pub async fn examine(names: &[String], coturn: Option<CoturnConfig>) -> Result<Report, Error> {
+    let facts = Facts::gather(names).await?;
+    Ok(judge(&Facts { coturn, ..facts }))
 }
 
 /// What the facts mean.

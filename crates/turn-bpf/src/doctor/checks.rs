@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Check, Facts, InterfaceFacts, Jit};
+use super::{Check, CoturnConfig, Facts, InterfaceFacts, Jit};
 use crate::{
     host::{self, KernelRelease, OLDEST_KERNEL},
     interfaces::{AttachedMode, Interface, UnknownInterface},
@@ -18,7 +18,8 @@ pub fn all(facts: &Facts) -> Vec<Check> {
         Ok(interface) => of_interface(interface),
         Err(unknown) => vec![missing(unknown)],
     });
-    machine.into_iter().chain(named).collect()
+    let coturn = facts.coturn.iter().flat_map(CoturnConfig::checks);
+    machine.into_iter().chain(named).chain(coturn).collect()
 }
 
 fn of_interface(facts: &InterfaceFacts) -> Vec<Check> {

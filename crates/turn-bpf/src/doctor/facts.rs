@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::Error;
+use super::{CoturnConfig, Error};
 use crate::{
     host::{self, KernelRelease, LoadedProgram, Privileges},
     interfaces::{self, Interface, UnknownInterface},
@@ -22,6 +22,8 @@ pub struct Facts {
     pub privileges: Privileges,
     /// The named interfaces, or that there is none of that name.
     pub named: Vec<Result<InterfaceFacts, UnknownInterface>>,
+    /// The server's configuration, if one was named.
+    pub coturn: Option<CoturnConfig>,
 }
 
 /// Whether the kernel compiles BPF programs, by net.core.bpf_jit_enable.
@@ -69,6 +71,7 @@ impl Facts {
             jit: Jit::parse(fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok().as_deref()),
             privileges: Privileges::of_this_process().map_err(Error::Privileges)?,
             named,
+            coturn: None,
         })
     }
 }

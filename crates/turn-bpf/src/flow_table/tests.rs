@@ -223,3 +223,89 @@ fn op3_a_relay_socket_that_closes_ends_its_bindings_at_once() {
     );
     assert!(table.maps.flows.is_empty() && table.maps.expected.is_empty());
 }
+
+/// Counts packets of a flow as the kernel does.
+fn carry(table: &mut FlowTable<Memory>, key: &FlowKey, packets: u64) {
+    let flow = table.maps.flows.get_mut(key).expect("installed");
+    flow.in_ifindex = 7;
+    flow.kernel_packets += packets;
+    flow.spilled_packets += 1;
+}
+
+#[test]
+fn what_a_session_carried_outlives_its_flows() {
+    let mut table = table();
+    let one = binding(CLIENT, 0x4000, RELAYED, PEER);
+    table.bind(one, None);
+    let (out, back) = (key(CLIENT, SERVER, 0x4000), key(PEER, RELAYED, 0));
+    carry(&mut table, &out, 10);
+    carry(&mut table, &back, 20);
+    table.pause(|_| true);
+    assert_eq!(table.maps.flows[&out].kernel_packets, 0, "a flow of its own");
+    carry(&mut table, &out, 1);
+    table.pause(|_| false);
+    carry(&mut table, &out, 2);
+    // The relay sends from another address than was advertised.
+    table.armed(&out, at(WIRE));
+    carry(&mut table, &key(PEER, WIRE, 0), 5);
+    let bound = table.bindings().next().expect("bound");
+    let [to_peer, to_client] = table.traffic(bound);
+    assert_eq!((to_peer.kernel_packets, to_peer.spilled_packets), (13, 3));
+    assert_eq!((to_client.kernel_packets, to_client.spilled_packets), (25, 2));
+
+    table.unbind(&one, Cause::Evicted);
+    let [ended] = &table.take_ended()[..] else { panic!("one session") };
+    assert_eq!((ended.traffic, ended.cause), ([to_peer, to_client], Cause::Evicted));
+    let mut totals: Vec<_> = table.totals().collect();
+    totals.sort_by_key(|(key, _)| *key);
+    assert_eq!(totals, [((7, Course::ClientToPeer), to_peer), ((7, Course::PeerToClient), to_client)]);
+    assert!(table.take_ended().is_empty(), "told once");
+}
+
+#[test]
+fn totals_count_each_packet_once_however_often_they_are_brought_up_to_date() {
+    let mut table = table();
+    let (one, other) = (
+        binding(CLIENT, 0x4000, RELAYED, OTHER_RELAYED),
+        binding(OTHER_CLIENT, 0x4001, OTHER_RELAYED, RELAYED),
+    );
+    table.bind(one, None);
+    table.bind(other, None);
+    for _ in 0..3 {
+        carry(&mut table, &key(CLIENT, SERVER, 0x4000), 10);
+        let ids = table.ids();
+        table.sample(&ids, 0);
+        table.sample(&ids, 0);
+    }
+    let total =
+        |table: &FlowTable<Memory>| table.totals().map(|(_, traffic)| traffic.kernel_packets).sum::<u64>();
+    assert_eq!(total(&table), 30);
+    assert!(table.totals().all(|((_, course), _)| course == Course::ClientToClient));
+    // Both clients' sessions have it, one as what it sent and the other as what it got, and when one ends the other keeps it.
+    table.unbind(&one, Cause::Evicted);
+    let bound = table.bindings().next().expect("the other");
+    assert_eq!(table.traffic(bound)[1].kernel_packets, 30);
+    table.unbind(&other, Cause::Evicted);
+    let ended = table.take_ended();
+    assert_eq!(ended[0].traffic[0].kernel_packets, 30);
+    assert_eq!(ended[1].traffic[1].kernel_packets, 30);
+    assert_eq!(total(&table), 30);
+}
+
+#[test]
+fn nothing_proves_a_paused_flow() {
+    let mut table = table();
+    let one = binding(CLIENT, 0x4000, RELAYED, PEER);
+    assert!(table.bind_paused(one));
+    assert_eq!(table.maps.flows.len(), 2, "its packets are counted");
+    assert!(table.maps.expected.is_empty());
+    assert!(!table.bind_paused(one), "bound again");
+    // Its output is still not another's alone.
+    let other = binding(OTHER_CLIENT, 0x4000, RELAYED, PEER);
+    table.bind(other, None);
+    assert!(!table.maps.expected.contains_key(&key(RELAYED, PEER, 0)));
+    table.unbind(&other, Cause::Evicted);
+    assert!(table.maps.expected.is_empty());
+    assert_eq!(table.pause(|_| false), [one]);
+    assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, PEER, 0));
+}

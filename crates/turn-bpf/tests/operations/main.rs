@@ -1,8 +1,10 @@
 //! What operators see of turn-bpf, count by it, and tell it to do.
 
+mod doctor;
 mod events;
 mod metrics;
 mod pausing;
+mod rates;
 mod session_log;
 mod sessions;
 mod top;

@@ -14,3 +14,4 @@ mod peers;
 mod reading;
 mod refresh;
 mod transactions;
+mod users;

@@ -155,6 +155,7 @@ fn machine() -> Facts {
         jit: Jit::On,
         privileges: Privileges { effective: u64::MAX, is_initial_user_namespace: true },
         named: vec![Ok(eth0())],
+        coturn: None,
     }
 }
 
