@@ -159,7 +159,9 @@ impl Flows for Maps {
 
     #[inline(always)]
     fn report(&self, event: &FlowEvent) {
-        // A full buffer loses the report, not the event: the flow itself tells its state.
-        let _ = CONTROL.output_untyped::<FlowEvent>(event, 0);
+        // A full buffer loses the report, not the event: the flow itself tells its state, and the daemon looks.
+        if CONTROL.output_untyped::<FlowEvent>(event, 0).is_err() {
+            count(Reason::ControlLost);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Attaching the programs to interfaces. What is attached is detached when it is dropped, and by the kernel when
 //! the process dies.
 
-use aya::programs::tc::{self, TcAttachType, TcError};
+use aya::programs::tc::{self, SchedClassifierLinkId, TcAttachType, TcError};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, XdpMode};
 
@@ -67,20 +67,36 @@ pub struct Ingress {
     link: XdpLinkId,
 }
 
+/// The egress program on an interface.
+#[derive(Debug)]
+pub struct Egress(SchedClassifierLinkId);
+
 /// Attaches both programs.
 pub fn attach(
     object: &mut Object,
     interface: &Interface,
     wanted: WantedMode,
-) -> Result<Ingress, AttachError> {
+) -> Result<(Ingress, Egress), AttachError> {
     let modes: &[Mode] = match wanted {
         WantedMode::Auto => &[Mode::Native, Mode::Generic],
         WantedMode::Native => &[Mode::Native],
         WantedMode::Generic => &[Mode::Generic],
     };
     let ingress = attach_ingress(object, &interface.name, interface.ifindex, modes)?;
-    attach_egress(object, interface)?;
-    Ok(ingress)
+    match attach_egress(object, interface) {
+        Ok(egress) => Ok((ingress, egress)),
+        Err(error) => {
+            let _incomplete_anyway = object.xdp()?.detach(ingress.link);
+            Err(error)
+        }
+    }
+}
+
+/// Gives back what was attached to an interface that is gone. The kernel has detached it; what is left are descriptors.
+pub fn forget(object: &mut Object, ingress: Ingress, egress: Egress) -> Result<(), LoadError> {
+    let _detached_already = object.xdp()?.detach(ingress.link);
+    let _detached_already = object.egress()?.detach(egress.0);
+    Ok(())
 }
 
 /// Moves the ingress program from the driver to the stack. In between packets go to the server.
@@ -122,7 +138,7 @@ fn attach_ingress(
     Err(refusal.unwrap_or(AttachError::Object(LoadError::Missing("a mode to attach in"))))
 }
 
-fn attach_egress(object: &mut Object, interface: &Interface) -> Result<(), AttachError> {
+fn attach_egress(object: &mut Object, interface: &Interface) -> Result<Egress, AttachError> {
     let name = &interface.name;
     if KernelRelease::running().is_none_or(|kernel| kernel < KernelRelease { major: 6, minor: 6 }) {
         match tc::qdisc_add_clsact(name) {
@@ -136,8 +152,8 @@ fn attach_egress(object: &mut Object, interface: &Interface) -> Result<(), Attac
     object
         .egress()?
         .attach(name, TcAttachType::Egress)
-        .map_err(|source| AttachError::Egress { interface: name.clone(), source })?;
-    Ok(())
+        .map(Egress)
+        .map_err(|source| AttachError::Egress { interface: name.clone(), source })
 }
 
 fn hint(mode: Mode) -> &'static str {

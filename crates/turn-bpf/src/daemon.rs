@@ -4,6 +4,7 @@ mod attached;
 mod documents;
 mod eager;
 mod metrics;
+mod redirects;
 mod sessions;
 
 use std::cell::RefCell;
@@ -15,7 +16,6 @@ use std::time::{Duration, SystemTime};
 
 use aya::maps::xdp::XdpMapError;
 use aya::maps::{MapData, MapError, RingBuf};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use turn_datapath::control::{FlowEvent, RecordHeader, kind};
@@ -35,6 +35,7 @@ use crate::control::selector::Selector;
 use crate::control::server::{ControlSocket, ServerError};
 use crate::flow_table::{self, Cause, FlowTable};
 use crate::interfaces;
+use crate::kernel_clock::KernelClock;
 use crate::metrics::SessionHistograms;
 use crate::metrics::server::{BindError, MetricsAddress, MetricsServer};
 use crate::object::{self, FlowStore, LoadError, Object, Plain};
@@ -139,7 +140,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
             "a driver that drops relayed frames goes unnoticed"
         );
     }
-    let mut daemon = Daemon {
+    let daemon = Daemon {
         object,
         wanted: options.mode,
         snoop: Snoop::new(limits(options.max_flows)),
@@ -148,7 +149,10 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         kernel_interfaces: maps.interfaces,
         devices: maps.devices,
         counters: maps.counters,
+        names: options.interfaces.clone(),
         attached: Vec::new(),
+        lost: 0,
+        clock: KernelClock::new(),
         terms,
         max_flows: options.max_flows,
         eager: options.eager.then(Vec::new),
@@ -162,14 +166,14 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         histograms: SessionHistograms::new(),
         revocations: BTreeMap::new(),
     };
-    for interface in &found {
-        daemon.attach(interface).await?;
-        daemon.interface_names.insert(interface.ifindex, interface.name.clone());
-    }
-    daemon.take_addresses(interfaces::local_addresses().await?);
-    ready(&daemon.attached.iter().map(InterfaceRow::from).collect::<Vec<_>>());
-
     let state = Rc::new(RefCell::new(daemon));
+    for interface in &found {
+        attached::attach(&state, interface).await?;
+    }
+    let addresses = interfaces::local_addresses().await?;
+    state.borrow_mut().take_addresses(addresses);
+    ready(&state.borrow().attached.iter().map(InterfaceRow::from).collect::<Vec<_>>());
+
     let serve = control.serve(Rc::new(Documents(Rc::clone(&state))));
     tokio::pin!(serve);
     let scraped = Rc::clone(&state);
@@ -196,7 +200,10 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
                 // One thread does everything: others get their turn between two batches.
                 tokio::task::yield_now().await;
             }
-            _ = tick.tick() => state.borrow_mut().handle_timeout(),
+            _ = tick.tick() => {
+                state.borrow_mut().handle_timeout();
+                attached::try_again(&state).await?;
+            }
             closed = next_closed(&mut closed_sockets) => {
                 let mut daemon = state.borrow_mut();
                 for local in closed? {
@@ -206,9 +213,9 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
             changed = changes.changed() => {
                 changed?;
                 let (present, addresses) = (interfaces::list().await?, interfaces::local_addresses().await?);
-                let mut daemon = state.borrow_mut();
-                daemon.take_interfaces(&present)?;
-                daemon.take_addresses(addresses);
+                state.borrow_mut().take_interfaces(&present)?;
+                attached::attach_returned(&state, &present).await;
+                state.borrow_mut().take_addresses(addresses);
             }
             never = &mut serve => match never {},
             never = &mut serve_metrics => match never {},
@@ -231,7 +238,10 @@ async fn next_closed(sockets: &mut Option<ClosedSockets>) -> Result<Vec<SocketAd
 async fn give_head_starts(state: &RefCell<Daemon>) {
     loop {
         let waiting = state.borrow().eager.as_ref().and_then(|waiting| waiting.first().copied());
-        let Some(binding) = waiting else { return };
+        let Some(binding) = waiting else {
+            state.borrow_mut().table.install_waiting();
+            return;
+        };
         let ends = match binding.relayed {
             Some(relayed) => Ends::of(&binding, relayed).await,
             None => Ok(None),
@@ -261,7 +271,13 @@ struct Daemon {
     kernel_interfaces: aya::maps::HashMap<MapData, u32, Plain<KernelInterface>>,
     devices: aya::maps::xdp::DevMapHash<MapData>,
     counters: aya::maps::PerCpuArray<MapData, u64>,
+    /// The interfaces that were asked for.
+    names: Vec<String>,
+    /// Those of them that are there.
     attached: Vec<Attached>,
+    /// Records that the kernel side could not hand over, as counted last.
+    lost: u64,
+    clock: KernelClock,
     terms: LeaseTerms,
     max_flows: u32,
     /// Bindings that wait for their head start, where there is such a thing.
@@ -283,11 +299,17 @@ struct Daemon {
 impl Daemon {
     /// True where the ring buffer was emptied.
     fn drain(&mut self, ring: &mut RingBuf<MapData>) -> bool {
+        let mut is_empty = false;
         for _ in 0..BATCH {
-            let Some(record) = ring.next() else { return true };
+            let Some(record) = ring.next() else {
+                is_empty = true;
+                break;
+            };
             self.handle_record(&record);
         }
-        false
+        // Once for all of them: it takes as long as a thousand records.
+        self.table.install_waiting();
+        is_empty
     }
 
     fn handle_record(&mut self, record: &[u8]) {
@@ -340,8 +362,15 @@ impl Daemon {
     }
 
     fn handle_timeout(&mut self) {
-        self.snoop.handle_timeout(now());
+        self.snoop.handle_timeout(self.clock.now());
         self.obey();
+        let lost = self.count(Reason::ControlLost);
+        if lost != self.lost {
+            tracing::warn!(lost = lost - self.lost, "the ring buffer was full");
+            self.lost = lost;
+            self.table.catch_up();
+        }
+        self.table.install_waiting();
     }
 
     fn obey(&mut self) {
@@ -377,6 +406,7 @@ impl Daemon {
     fn handle_socket_closed(&mut self, local: SocketAddr) {
         self.table.socket_closed(local);
         self.handle_ended();
+        self.table.install_waiting();
     }
 
     fn count(&self, reason: Reason) -> u64 {
@@ -411,12 +441,6 @@ fn limits(max_flows: u32) -> Limits {
 fn addresses(key: &FlowKey) -> (SocketAddr, SocketAddr) {
     let address = |ip: IpAddress, port: turn_wire::Be16| SocketAddr::new(ip.into(), port.value());
     (address(key.source, key.source_port), address(key.destination, key.destination_port))
-}
-
-/// The clock that the kernel side uses (`bpf_ktime_get_coarse_ns`).
-fn now() -> Duration {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -113,7 +113,10 @@ pub struct FlowTable<M> {
     wire_addresses: HashMap<IpAddr, IpAddr>,
     /// Flows whose outputs prove nothing while an operator wants them to go through the server.
     paused: HashSet<FlowKey>,
+    /// Entries were removed that programs may still hold.
     is_unsettled: bool,
+    /// Bindings to be installed once that is over, with their head starts.
+    waiting: Vec<(BindingId, Option<HeadStart>)>,
     labels: RandomState,
     totals: HashMap<(u32, Course), Traffic>,
     ended: Vec<EndedSession>,
@@ -132,6 +135,7 @@ impl<M: FlowMaps> FlowTable<M> {
             wire_addresses: HashMap::new(),
             paused: HashSet::new(),
             is_unsettled: false,
+            waiting: Vec::new(),
             labels: RandomState::new(),
             totals: HashMap::new(),
             ended: Vec::new(),
@@ -182,8 +186,8 @@ impl<M: FlowMaps> FlowTable<M> {
     }
 
     /// The server bound a channel. What is installed already stays, with its lease and its counters; what could not
-    /// be installed before is tried again. A flow that is installed now starts with the lease of the head start, or
-    /// with none. True where the binding was not known before.
+    /// be installed before is tried again, with [`FlowTable::install_waiting`] at the latest. A flow that is installed now
+    /// starts with the lease of the head start, or with none. True where the binding was not known before.
     pub fn bind(&mut self, binding: ChannelBinding, head_start: Option<HeadStart>) -> bool {
         let is_new = self.add_unless_known(binding);
         self.install_all(id_of(&binding), head_start);
@@ -210,6 +214,8 @@ impl<M: FlowMaps> FlowTable<M> {
             return;
         }
         let Some(bound) = self.bindings.remove(&id) else { return };
+        // Another binding may have the same place before long, and is not to get this one's head start.
+        self.waiting.retain(|(waiting, _)| *waiting != id);
         let [_, shared] = self.traffic(&bound);
         if let Some(ends) = ends_of(binding) {
             self.by_ends.remove(&ends);
@@ -252,6 +258,43 @@ impl<M: FlowMaps> FlowTable<M> {
             self.unbind(binding, Cause::SocketClosed);
         }
         over
+    }
+
+    /// Takes the lease from flows whose path is no longer good. They keep their counters, and their next witness brings
+    /// the new path. Returns how many there were.
+    pub fn disarm(&mut self, is_outdated: impl Fn(&Flow) -> bool) -> usize {
+        let outdated: Vec<(FlowKey, Flow)> = self
+            .owners
+            .keys()
+            .filter_map(|key| self.maps.flow(key).map(|flow| (*key, flow)))
+            .filter(|(_, flow)| flow.lease_until != 0 && is_outdated(flow))
+            .collect();
+        for (key, _) in &outdated {
+            self.maps.remove_flow(key);
+            self.is_unsettled = true;
+        }
+        self.settle();
+        for (key, flow) in &outdated {
+            let disarmed = Flow { lease_until: 0, noted_until: 0, ..*flow };
+            if let Err(error) = self.maps.insert_flow(key, &disarmed) {
+                tracing::error!(error = &error as &dyn std::error::Error, "a flow is left to the server");
+            }
+        }
+        outdated.len()
+    }
+
+    /// Does again for every flow with a lease what [`FlowTable::armed`] does, since reports of that were lost.
+    pub fn catch_up(&mut self) {
+        let armed: Vec<_> = self
+            .owners
+            .keys()
+            .filter_map(|key| self.maps.flow(key).map(|flow| (*key, flow)))
+            .filter(|(_, flow)| flow.lease_until != 0)
+            .map(|(key, flow)| (key, SocketAddr::new(flow.out_source.into(), flow.out_source_port.value())))
+            .collect();
+        for (key, source) in armed {
+            self.armed(&key, source);
+        }
     }
 
     /// The server was seen sending a flow's packets from this address. Where the flow goes to a peer, the peer will
@@ -325,8 +368,30 @@ impl<M: FlowMaps> FlowTable<M> {
         self.install_all(id, None);
     }
 
-    /// Installs what is not installed.
+    /// Installs what had to wait because of entries that were removed. To be called after every change, or after many of
+    /// them: it waits for a grace period once.
+    pub fn install_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        self.settle();
+        for (id, head_start) in std::mem::take(&mut self.waiting) {
+            self.install_all(id, head_start);
+        }
+    }
+
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.is_unsettled) {
+            self.maps.settle();
+        }
+    }
+
+    /// Installs what is not installed, or has it wait.
     fn install_all(&mut self, id: BindingId, head_start: Option<HeadStart>) {
+        if self.is_unsettled {
+            self.waiting.push((id, head_start));
+            return;
+        }
         let Some(bound) = self.bindings.get(&id) else { return };
         let BoundFlows { binding, relayed, counterpart, .. } = *bound;
         let FiveTuple { client, server } = binding.five_tuple;
@@ -376,9 +441,6 @@ impl<M: FlowMaps> FlowTable<M> {
     fn install(&mut self, direction: &mut Direction, flow: &Flow, id: BindingId, is_paused: bool) {
         if direction.is_installed {
             return;
-        }
-        if std::mem::take(&mut self.is_unsettled) {
-            self.maps.settle();
         }
         direction.obstacle = match self.maps.insert_flow(&direction.key, flow) {
             Ok(()) => None,

@@ -61,6 +61,8 @@ pub struct Interface {
     pub mac: Option<[u8; 6]>,
     /// `IFF_UP`: somebody has set it up, whether or not it has a carrier.
     pub is_up: bool,
+    /// `IFF_LOWER_UP`: there is a carrier.
+    pub has_carrier: bool,
     /// Whether its frames begin with an Ethernet header: `ARPHRD_ETHER`, or loopback.
     pub is_ethernet: bool,
     /// What kind of virtual device it is (`IFLA_INFO_KIND`), for example `veth`; `None` for hardware.
@@ -143,17 +145,24 @@ pub struct UnknownInterface {
 }
 
 impl Interface {
+    /// Whether frames can come and go at this moment.
+    pub fn is_running(&self) -> bool {
+        self.is_up && self.has_carrier
+    }
+
     /// Reads an `ifinfomsg` and its attributes. `None` if it is cut off or has no name.
     fn parse(body: &[u8]) -> Option<Self> {
         let (header, rest) = body.split_first_chunk::<IFINFOMSG_LEN>()?;
         let [_family, _pad, t0, t1, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
         let device_type = u16::from_ne_bytes([t0, t1]);
+        let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
         let mut interface = Self {
             name: String::new(),
             ifindex: u32::from_ne_bytes([i0, i1, i2, i3]),
             mtu: 0,
             mac: None,
-            is_up: u32::from_ne_bytes([f0, f1, f2, f3]) & IFF_UP != 0,
+            is_up: flags & IFF_UP != 0,
+            has_carrier: flags & IFF_LOWER_UP != 0,
             is_ethernet: matches!(device_type, ARPHRD_ETHER | ARPHRD_LOOPBACK),
             kind: None,
             lower_ifindex: None,
@@ -223,6 +232,7 @@ const IFINFOMSG_LEN: usize = 16;
 
 // include/uapi/linux/if.h, if_arp.h
 const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 1 << 16;
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
 

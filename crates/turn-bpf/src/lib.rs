@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod flow_table;
 pub mod host;
 pub mod interfaces;
+pub mod kernel_clock;
 pub mod kernel_types;
 pub mod metrics;
 pub mod netlink;

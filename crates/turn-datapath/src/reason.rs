@@ -82,7 +82,7 @@ reasons! {
     PathChanged = 24, "path_changed";
     /// A train of datagrams in one buffer (UDP segmentation offload), each of which is counted besides.
     EgressTrain = 25, "egress_train";
-    /// A control message that found the ring buffer full.
+    /// A control message, or a report on a flow, that found the ring buffer full.
     ControlLost = 26, "control_lost";
     /// A control message longer than any that the server's handshakes need.
     ControlTooLong = 27, "control_too_long";

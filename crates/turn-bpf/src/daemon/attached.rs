@@ -1,17 +1,20 @@
 //! The interfaces that the daemon is attached to.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use aya::maps::PerCpuValues;
 use turn_datapath::flow::interface_flags;
 use turn_datapath::{Interface as KernelInterface, Reason};
 
+use super::redirects::Redirects;
 use super::{Daemon, DaemonError};
-use crate::attachment::{self, Ingress, WantedMode};
+use crate::attachment::{self, AttachError, Egress, Ingress, WantedMode};
 use crate::control::document::{InterfaceRow, Mode};
 use crate::interfaces::Interface;
 use crate::object::Plain;
-use crate::xdp_features;
+use crate::xdp_features::{self, XdpFeatures};
 
 /// An interface and what is attached to it.
 pub(super) struct Attached {
@@ -20,9 +23,13 @@ pub(super) struct Attached {
     pub(super) mtu: u32,
     pub(super) mac: Option<[u8; 6]>,
     pub(super) ingress: Ingress,
-    pub(super) transmits: bool,
-    pub(super) transmits_parts: bool,
-    pub(super) is_veth: bool,
+    egress: Egress,
+    /// Whether its driver transmits what is redirected to it, as far as it tells.
+    transmits: bool,
+    transmits_parts: bool,
+    is_veth: bool,
+    is_running: bool,
+    redirects: Redirects,
 }
 
 impl From<&Attached> for InterfaceRow {
@@ -51,33 +58,94 @@ impl Attached {
     }
 }
 
+/// Attaches to an interface and tells the kernel side what is known of it.
+pub(super) async fn attach(state: &RefCell<Daemon>, interface: &Interface) -> Result<(), DaemonError> {
+    state.borrow_mut().attach_programs(interface)?;
+    // Unless the driver says otherwise: before 6.3 none could say. Many can only while they have a program.
+    let features = xdp_features::query(interface.ifindex).await.unwrap_or_default();
+    state.borrow_mut().take_features(interface, features)
+}
+
+/// Attaches anew to interfaces that were gone and are there again under the same name.
+pub(super) async fn attach_returned(state: &RefCell<Daemon>, present: &[Interface]) {
+    for interface in present {
+        let is_missing = {
+            let daemon = state.borrow();
+            let is_attached = daemon.attached.iter().any(|one| one.name == interface.name);
+            daemon.names.contains(&interface.name) && !is_attached
+        };
+        if !is_missing || !interface.is_up || interface.xdp.is_some() {
+            continue;
+        }
+        match attach(state, interface).await {
+            Ok(()) => tracing::info!(interface = interface.name, "the interface is back"),
+            Err(error) => tracing::error!(
+                interface = interface.name,
+                error = &error as &dyn std::error::Error,
+                "the interface is back, and is left out"
+            ),
+        }
+    }
+}
+
+/// Lets frames be redirected again where that has been withheld for long enough, if the driver does not say that it
+/// cannot.
+pub(super) async fn try_again(state: &RefCell<Daemon>) -> Result<(), DaemonError> {
+    let now = Instant::now();
+    let due: Vec<u32> = {
+        let daemon = state.borrow();
+        let is_due = |one: &&Attached| one.is_running && one.redirects.are_due(now);
+        daemon.attached.iter().filter(is_due).map(|one| one.ifindex).collect()
+    };
+    for ifindex in due {
+        let features = xdp_features::query(ifindex).await.unwrap_or_default();
+        state.borrow_mut().let_through_again(ifindex, features)?;
+    }
+    Ok(())
+}
+
 impl Daemon {
-    /// Attaches to an interface and tells the kernel side what is known of it.
-    pub(super) async fn attach(&mut self, interface: &Interface) -> Result<(), DaemonError> {
-        let ingress = attachment::attach(&mut self.object, interface, self.wanted)?;
-        // Unless the driver says otherwise: before 6.3 none could say. Many can only while they have a program.
-        let features = xdp_features::query(interface.ifindex).await.unwrap_or_default();
-        let transmits =
-            features.map_or(ingress.mode == Mode::Native, |features| features.can_transmit_redirected());
-        let transmits_parts = features.is_some_and(|features| features.can_transmit_redirected_parts());
+    fn attach_programs(&mut self, interface: &Interface) -> Result<(), AttachError> {
+        let (ingress, egress) = attachment::attach(&mut self.object, interface, self.wanted)?;
         let Interface { name, ifindex, mtu, mac, .. } = interface.clone();
-        let is_veth = interface.kind.as_deref() == Some("veth");
+        self.interface_names.insert(ifindex, name.clone());
         self.attached.push(Attached {
             name,
             ifindex,
             mtu,
             mac,
             ingress,
-            transmits,
-            transmits_parts,
-            is_veth,
+            egress,
+            transmits: false,
+            transmits_parts: false,
+            is_veth: interface.kind.as_deref() == Some("veth"),
+            is_running: interface.is_running(),
+            redirects: Redirects::default(),
         });
-        self.write_interface(interface.ifindex)?;
+        Ok(())
+    }
+
+    /// What the driver says that it can do, of an interface that was just attached to.
+    fn take_features(
+        &mut self,
+        interface: &Interface,
+        features: Option<XdpFeatures>,
+    ) -> Result<(), DaemonError> {
+        let ifindex = interface.ifindex;
+        let Some(attached) = self.attached.iter_mut().find(|one| one.ifindex == ifindex) else {
+            return Ok(());
+        };
+        let is_native = attached.ingress.mode == Mode::Native;
+        let transmits = features.map_or(is_native, XdpFeatures::can_transmit_redirected);
+        attached.transmits = transmits;
+        attached.transmits_parts = features.is_some_and(XdpFeatures::can_transmit_redirected_parts);
+        let is_veth = attached.is_veth;
+        self.write_interface(ifindex)?;
         // What goes into one end of a virtual Ethernet link comes out only where the other end is prepared for it,
         // and the other end cannot be seen from here. The kernel tells by whether the interface takes redirected
         // frames (6.3 and later). Before that it is tried, which on a busy machine can fail for want of room.
         if is_veth && (!transmits || (features.is_none() && self.throws_away(interface)?)) {
-            self.handle_transmit_failure(interface.ifindex);
+            self.give_up_native_mode(ifindex);
         }
         Ok(())
     }
@@ -110,8 +178,43 @@ impl Daemon {
         Ok(failed)
     }
 
-    /// A driver in native mode throws away what it is given. In the stack nothing is thrown away.
+    /// Frames that were to leave by an interface were thrown away. Until that is over, nothing is redirected there: it all
+    /// goes to the server.
     pub(super) fn handle_transmit_failure(&mut self, ifindex: u32) {
+        let Some(failing) = self.attached.iter_mut().find(|one| one.ifindex == ifindex) else { return };
+        // Others of the same time have been reported besides.
+        if !failing.is_running || !failing.redirects.are_open() {
+            return;
+        }
+        failing.redirects.fail(Instant::now());
+        let _ = self.devices.remove(ifindex);
+        tracing::warn!(
+            interface = failing.name,
+            "frames that were to leave were thrown away; nothing is redirected there for some seconds"
+        );
+        if failing.redirects.are_hopeless() && self.wanted != WantedMode::Native {
+            self.give_up_native_mode(ifindex);
+        }
+    }
+
+    /// The time is over for which nothing was redirected to an interface.
+    fn let_through_again(&mut self, ifindex: u32, features: Option<XdpFeatures>) -> Result<(), DaemonError> {
+        let Some(one) = self.attached.iter_mut().find(|one| one.ifindex == ifindex) else { return Ok(()) };
+        let is_native = one.ingress.mode == Mode::Native;
+        one.transmits = is_native && features.map_or(one.transmits, XdpFeatures::can_transmit_redirected);
+        if one.transmits || !is_native {
+            one.redirects.open(Instant::now());
+            return self.write_interface(ifindex);
+        }
+        one.redirects.fail(Instant::now());
+        if self.wanted != WantedMode::Native {
+            self.give_up_native_mode(ifindex);
+        }
+        Ok(())
+    }
+
+    /// A driver in native mode throws away what it is given. In the stack nothing is thrown away.
+    fn give_up_native_mode(&mut self, ifindex: u32) {
         let Some(failing) = self.attached.iter().position(|one| one.ifindex == ifindex) else { return };
         if self.attached[failing].ingress.mode == Mode::Generic {
             return;
@@ -123,7 +226,9 @@ impl Daemon {
                 "the driver throws away what it is given to transmit, so nothing is \
                 redirected there; use --mode generic, or for veth attach an XDP program to the other end"
             );
-            self.attached[failing].transmits = false;
+            let failing = &mut self.attached[failing];
+            failing.transmits = false;
+            failing.redirects.fail(Instant::now());
             let _ = self.devices.remove(ifindex);
             return;
         }
@@ -141,7 +246,12 @@ impl Daemon {
             match attachment::make_generic(&mut self.object, &old.name, old.ifindex, old.ingress) {
                 Ok(ingress) => {
                     let ifindex = old.ifindex;
-                    self.attached.push(Attached { ingress, transmits: false, ..old });
+                    self.attached.push(Attached {
+                        ingress,
+                        transmits: false,
+                        redirects: Redirects::default(),
+                        ..old
+                    });
                     if let Err(error) = self.write_interface(ifindex) {
                         tracing::error!(
                             error = &error as &dyn std::error::Error,
@@ -161,30 +271,53 @@ impl Daemon {
     fn write_interface(&mut self, ifindex: u32) -> Result<(), DaemonError> {
         let Some(attached) = self.attached.iter().find(|one| one.ifindex == ifindex) else { return Ok(()) };
         let value = KernelInterface { mtu: attached.mtu, flags: attached.kernel_flags() };
-        if value.flags & (interface_flags::GENERIC | interface_flags::TRANSMITS) != 0 {
+        let takes = value.flags & (interface_flags::GENERIC | interface_flags::TRANSMITS) != 0;
+        if takes && attached.is_running && attached.redirects.are_open() {
             self.devices.insert(ifindex, ifindex, None, 0).map_err(DaemonError::Devices)?;
+        } else {
+            let _not_there_anyway = self.devices.remove(ifindex);
         }
         self.kernel_interfaces
             .insert(ifindex, Plain(value), 0)
             .map_err(|error| DaemonError::Map("interfaces", error))
     }
 
-    /// What may have changed: MTUs, and whether the interfaces are still there.
+    /// What may have changed: MTUs, Ethernet addresses, and whether the interfaces are still there and up.
     pub(super) fn take_interfaces(&mut self, present: &[Interface]) -> Result<(), DaemonError> {
+        let mut shrunk = Vec::new();
         for one in &mut self.attached {
-            match present.iter().find(|interface| interface.ifindex == one.ifindex) {
-                Some(interface) => one.mtu = interface.mtu,
-                None => tracing::error!(interface = one.name, "the interface is gone; the others go on"),
+            let Some(interface) = present.iter().find(|interface| interface.ifindex == one.ifindex) else {
+                tracing::error!(interface = one.name, "the interface is gone; the others go on");
+                continue;
+            };
+            let is_running = interface.is_running();
+            if is_running != one.is_running {
+                tracing::warn!(interface = one.name, is_running, "the interface went up or down");
             }
+            // Whatever was thrown away meanwhile was thrown away because of that.
+            if is_running != one.is_running || interface.mtu != one.mtu {
+                one.redirects = Redirects::default();
+            }
+            if interface.mtu < one.mtu {
+                shrunk.push((one.ifindex, interface.mtu));
+            }
+            (one.is_running, one.mtu, one.mac) = (is_running, interface.mtu, interface.mac);
         }
         let is_present = |ifindex: u32| present.iter().any(|interface| interface.ifindex == ifindex);
         for gone in self.attached.extract_if(.., |one| !is_present(one.ifindex)) {
             // The kernel takes a device out of the map by itself when it goes.
             let _ = self.devices.remove(gone.ifindex);
             let _ = self.kernel_interfaces.remove(&gone.ifindex);
+            attachment::forget(&mut self.object, gone.ingress, gone.egress).map_err(AttachError::from)?;
         }
         for ifindex in self.attached.iter().map(|one| one.ifindex).collect::<Vec<_>>() {
             self.write_interface(ifindex)?;
+        }
+        // Else they would go on filling frames that the interface no longer takes, until the next heartbeat.
+        for (ifindex, mtu) in shrunk {
+            let flows =
+                self.table.disarm(|flow| flow.out_ifindex == ifindex && u32::from(flow.out_mtu) > mtu);
+            tracing::info!(ifindex, mtu, flows, "the MTU has shrunk");
         }
         Ok(())
     }
@@ -193,5 +326,6 @@ impl Daemon {
     pub(super) fn take_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.snoop.set_local_addresses(addresses);
         self.obey();
+        self.table.install_waiting();
     }
 }

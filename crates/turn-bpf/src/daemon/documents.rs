@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use turn_datapath::{Flow, Reason, rate};
 
 use super::sessions::ends_of;
-use super::{Daemon, nanoseconds, now};
+use super::{Daemon, nanoseconds};
 use crate::control::document::{
     ActionDocument, ByteCounts, Channel, DirectionCounts, FlowCounts, InterfaceRow, PacketCounts,
     SessionCounts, SessionRow, SessionsDocument, State, StatusDocument,
@@ -26,7 +26,7 @@ pub(super) struct Documents(pub(super) Rc<RefCell<Daemon>>);
 impl Source for Documents {
     fn status(&self) -> StatusDocument {
         let mut daemon = self.0.borrow_mut();
-        let now = nanoseconds(now());
+        let now = nanoseconds(daemon.clock.now());
         let ids = daemon.table.ids();
         let armed = daemon.table.sample(&ids, now);
         let daemon = &*daemon;
@@ -64,7 +64,7 @@ impl Source for Documents {
 
     fn sessions(&self, wanted: &Selector) -> SessionsDocument {
         let daemon = self.0.borrow();
-        let (now, instant) = (nanoseconds(now()), Instant::now());
+        let (now, instant) = (nanoseconds(daemon.clock.now()), Instant::now());
         let bindings = daemon.table.bindings().filter(|bound| wanted.matches(&ends_of(bound)));
         let mut sessions: Vec<_> = bindings.map(|bound| daemon.session(bound, now, instant)).collect();
         sessions.sort_by_key(|row| (row.client, row.server, row.channel.0));

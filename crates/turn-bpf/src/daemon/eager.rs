@@ -9,7 +9,7 @@ use turn_snoop::ChannelBinding;
 use turn_wire::Be16;
 use turn_wire::ethernet::MacAddress;
 
-use super::{Daemon, nanoseconds, now};
+use super::{Daemon, nanoseconds};
 use crate::flow_table::HeadStart;
 use crate::netlink;
 use crate::route::{NextHop, next_hop};
@@ -59,7 +59,7 @@ impl Daemon {
         if out_flags & interface_flags::ONLY_REDIRECT != 0 {
             flags |= path_flags::ONLY_REDIRECT;
         }
-        let now = nanoseconds(now());
+        let now = nanoseconds(self.clock.now());
         Some(Flow {
             lease_until: now.saturating_add(self.terms.lease),
             heartbeat_at: now.saturating_add(self.terms.heartbeat),

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use turn_datapath::Reason;
 
-use super::{Daemon, nanoseconds, now};
+use super::{Daemon, nanoseconds};
 use crate::control::document::State;
 use crate::flow_table::{Cause, Course, Traffic};
 use crate::metrics::{Format, Labels, Snapshot, Value};
@@ -29,7 +29,7 @@ pub(super) struct Heard {
 
 /// All metrics, as of now.
 pub(super) async fn metrics(state: &Rc<RefCell<Daemon>>, format: Format) -> String {
-    let (ids, now) = (state.borrow().table.ids(), nanoseconds(now()));
+    let (ids, now) = (state.borrow().table.ids(), nanoseconds(state.borrow().clock.now()));
     let mut armed = 0;
     for batch in ids.chunks(BATCH) {
         armed += state.borrow_mut().table.sample(batch, now);

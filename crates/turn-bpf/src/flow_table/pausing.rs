@@ -37,6 +37,7 @@ impl<M: FlowMaps> FlowTable<M> {
         for id in affected {
             self.install_all(id, None);
         }
+        self.install_waiting();
         changed.iter().filter_map(|id| self.bindings.get(id)).map(|bound| bound.binding).collect()
     }
 

@@ -20,6 +20,7 @@ struct Memory {
     expected: HashMap<FlowKey, FlowKey>,
     room: usize,
     removed_since_settled: bool,
+    settled: usize,
 }
 
 impl FlowMaps for Memory {
@@ -54,6 +55,7 @@ impl FlowMaps for Memory {
 
     fn settle(&mut self) {
         self.removed_since_settled = false;
+        self.settled += 1;
     }
 }
 
@@ -117,6 +119,7 @@ fn cb7_a_channel_bound_to_another_peer_forgets_the_first() {
     let mut table = table();
     table.bind(binding(CLIENT, 0x4000, RELAYED, PEER), None);
     table.bind(binding(CLIENT, 0x4000, RELAYED, OTHER_PEER), None);
+    table.install_waiting();
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, OTHER_PEER, 0));
     assert!(!table.maps.flows.contains_key(&key(PEER, RELAYED, 0)));
     assert!(!table.maps.expected.contains_key(&key(RELAYED, PEER, 0)));
@@ -127,6 +130,7 @@ fn al18_the_wire_address_of_the_relay_is_learned_and_remembered() {
     let mut table = table();
     table.bind(binding(CLIENT, 0x4000, RELAYED, PEER), None);
     table.armed(&key(CLIENT, SERVER, 0x4000), at(WIRE));
+    table.install_waiting();
     assert_output(&table, &key(PEER, WIRE, 0), &key(SERVER, CLIENT, 0x4000));
     assert!(!table.maps.flows.contains_key(&key(PEER, RELAYED, 0)));
 
@@ -162,6 +166,7 @@ fn a_full_table_refuses_the_new_and_keeps_the_old() {
 
     table.unbind(&one, Cause::Evicted);
     table.bind(other, None);
+    table.install_waiting();
     assert_output(&table, &key(PEER, OTHER_RELAYED, 0), &key(SERVER, OTHER_CLIENT, 0x4000));
 }
 
@@ -187,6 +192,7 @@ fn sc10_two_clients_that_bound_each_other_are_one_flow_each_way() {
     table.bind(one, None);
     assert!(!table.maps.expected.contains_key(&key(SERVER, OTHER_CLIENT, 0x4001)), "not bound back");
     table.bind(other, None);
+    table.install_waiting();
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(SERVER, OTHER_CLIENT, 0x4001));
     assert_output(&table, &key(OTHER_CLIENT, SERVER, 0x4001), &key(SERVER, CLIENT, 0x4000));
     assert_eq!(table.maps.flows.len(), 2, "nothing is relayed from or to an address of this host");
@@ -201,6 +207,7 @@ fn sc10_two_clients_that_bound_each_other_are_one_flow_each_way() {
     assert_eq!(table.maps.flows.len(), 2);
 
     table.unbind(&other, Cause::Evicted);
+    table.install_waiting();
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, OTHER_RELAYED, 0));
     table.unbind(&one, Cause::Evicted);
     assert!(table.maps.flows.is_empty() && table.maps.expected.is_empty());
@@ -247,6 +254,7 @@ fn what_a_session_carried_outlives_its_flows() {
     carry(&mut table, &out, 2);
     // The relay sends from another address than was advertised.
     table.armed(&out, at(WIRE));
+    table.install_waiting();
     carry(&mut table, &key(PEER, WIRE, 0), 5);
     let bound = table.bindings().next().expect("bound");
     let [to_peer, to_client] = table.traffic(bound);
@@ -271,6 +279,7 @@ fn totals_count_each_packet_once_however_often_they_are_brought_up_to_date() {
     );
     table.bind(one, None);
     table.bind(other, None);
+    table.install_waiting();
     for _ in 0..3 {
         carry(&mut table, &key(CLIENT, SERVER, 0x4000), 10);
         let ids = table.ids();
@@ -308,4 +317,62 @@ fn nothing_proves_a_paused_flow() {
     assert!(table.maps.expected.is_empty());
     assert_eq!(table.pause(|_| false), [one]);
     assert_output(&table, &key(CLIENT, SERVER, 0x4000), &key(RELAYED, PEER, 0));
+}
+
+/// Calls that end and begin by the thousand wait for one grace period together, and what ended meanwhile stays away.
+#[test]
+fn many_changes_wait_for_one_grace_period() {
+    let mut table = table();
+    let of =
+        |number: u16| binding(&format!("198.18.1.2:{number}"), 0x4000, &format!("198.18.2.1:{number}"), PEER);
+    for number in 50_000..50_020 {
+        table.bind(of(number), None);
+    }
+    for number in 50_000..50_010 {
+        table.unbind(&of(number), Cause::Evicted);
+        table.bind(of(number + 100), None);
+    }
+    table.unbind(&of(50_100), Cause::Evicted);
+    assert_eq!((table.maps.settled, table.flow_count()), (0, 20));
+    table.install_waiting();
+    assert_eq!((table.maps.settled, table.flow_count(), table.maps.flows.len()), (1, 38, 38));
+    assert!(!table.maps.flows.keys().any(|key| key.source_port == Be16::new(50_100)));
+    table.install_waiting();
+    assert_eq!(table.maps.settled, 1);
+}
+
+#[test]
+fn a_flow_that_is_disarmed_keeps_its_counters() {
+    let mut table = table();
+    let (one, other) =
+        (binding(CLIENT, 0x4000, RELAYED, PEER), binding(OTHER_CLIENT, 0x4000, OTHER_RELAYED, PEER));
+    table.bind(one, None);
+    table.bind(other, None);
+    let outdated = key(CLIENT, SERVER, 0x4000);
+    for flow in table.maps.flows.values_mut() {
+        (flow.lease_until, flow.noted_until, flow.kernel_packets, flow.out_mtu) = (9, 9, 7, 1500);
+    }
+    table.maps.flows.get_mut(&outdated).expect("installed").out_mtu = 9000;
+    assert_eq!(table.disarm(|flow| flow.out_mtu > 1500), 1);
+    for (key, flow) in &table.maps.flows {
+        let lease = if *key == outdated { 0 } else { 9 };
+        assert_eq!((flow.lease_until, flow.noted_until, flow.kernel_packets), (lease, lease, 7));
+    }
+    assert_eq!(table.maps.flows.len(), 4);
+}
+
+#[test]
+fn reports_that_were_lost_are_made_up_for() {
+    let mut table = table();
+    let older = ChannelBinding { relayed: None, ..binding(CLIENT, 0x4000, RELAYED, PEER) };
+    table.bind(older, None);
+    table.catch_up();
+    table.install_waiting();
+    assert_eq!(table.maps.flows.len(), 1, "no lease was granted");
+    let flow = table.maps.flows.get_mut(&key(CLIENT, SERVER, 0x4000)).expect("installed");
+    (flow.lease_until, flow.out_source, flow.out_source_port) =
+        (9, at(RELAYED).ip().into(), Be16::new(49160));
+    table.catch_up();
+    table.install_waiting();
+    assert_output(&table, &key(PEER, RELAYED, 0), &key(SERVER, CLIENT, 0x4000));
 }

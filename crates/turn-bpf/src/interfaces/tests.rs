@@ -10,7 +10,7 @@ fn a_link_is_read_from_its_message() {
         attribute(IFLA_XDP_PROG_ID, &37_u32.to_ne_bytes()),
     ];
     let body = [
-        ifinfomsg(ARPHRD_ETHER, 7, IFF_UP | 0x1000),
+        ifinfomsg(ARPHRD_ETHER, 7, IFF_UP | IFF_LOWER_UP | 0x1000),
         attribute(IFLA_IFNAME, b"veth0\0"),
         attribute(IFLA_MTU, &1500_u32.to_ne_bytes()),
         attribute(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]),
@@ -25,6 +25,7 @@ fn a_link_is_read_from_its_message() {
         mtu: 1500,
         mac: Some([2, 0, 0, 0, 0, 1]),
         is_up: true,
+        has_carrier: true,
         is_ethernet: true,
         kind: Some("veth".into()),
         lower_ifindex: Some(8),

@@ -129,6 +129,7 @@ fn facts() -> Facts {
         mtu: 1500,
         mac: Some([2, 0, 0, 0, 0, ifindex as u8]),
         is_up: true,
+        has_carrier: true,
         is_ethernet: true,
         kind: kind.map(str::to_owned),
         lower_ifindex: None,

@@ -166,6 +166,7 @@ fn eth0() -> InterfaceFacts {
         mtu: 1500,
         mac: Some([2, 0, 0, 0, 0, 1]),
         is_up: true,
+        has_carrier: true,
         is_ethernet: true,
         kind: None,
         lower_ifindex: None,
