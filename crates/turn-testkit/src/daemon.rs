@@ -162,8 +162,26 @@ impl Daemon {
         control: &Path,
         arguments: &[&str],
     ) -> Result<Self, DaemonError> {
+        Self::start_within(namespace, &[], binary, control, arguments)
+    }
+
+    /// The same through a program that becomes turn-bpf, given with its arguments.
+    pub fn start_within(
+        namespace: &Namespace,
+        wrapper: &[&str],
+        binary: &Path,
+        control: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, DaemonError> {
         let folder = ScratchFolder::new("turn-bpf")?;
-        let mut command = namespace.command(binary);
+        let mut command = match wrapper {
+            [] => namespace.command(binary),
+            [program, arguments @ ..] => {
+                let mut command = namespace.command(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
         command.arg("run").arg("--control").arg(control).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(folder.path().join("log"))?);
         let process = Process::spawn(&mut command)?;

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 pub use self::leftovers::remove as remove_leftovers;
 pub use self::namespace::Namespace;
-pub use self::pass_program::{NAME as PASS_PROGRAM, XdpMode};
+pub use self::pass_program::{EgressProgram, NAME as PASS_PROGRAM, XdpMode};
 
 mod leftovers;
 mod namespace;
@@ -219,6 +219,18 @@ impl Lab {
     /// One more namespace, which is connected to nothing.
     pub fn add_namespace(&self, role: &str) -> Result<Namespace, LabError> {
         named(self.number, role)
+    }
+
+    /// One more host on the wires of client and peer (`third0` and `third1`), which can send whatever it likes there. In
+    /// [`Topology::Two`] only.
+    pub fn add_third_host(&self) -> Result<Namespace, LabError> {
+        let third = self.add_namespace("third")?;
+        for (namespace, below, name) in [(&self.client, "cli0", "third0"), (&self.peer, "peer0", "third1")] {
+            let arguments = ["link", "add", "link", below, "name", name, "netns", third.name()];
+            namespace.run("ip", &[&arguments[..], &["type", "macvlan", "mode", "bridge"]].concat())?;
+            third.run("ip", &["link", "set", name, "up"])?;
+        }
+        Ok(third)
     }
 
     /// Attaches a native XDP program that lets everything pass to the far end of each of the server's interfaces, for the life of the

@@ -7,6 +7,7 @@ pub mod coturn;
 pub mod daemon;
 pub mod datagram;
 pub mod dissect;
+pub mod figures;
 pub mod lab;
 pub mod machine;
 pub mod measurement;

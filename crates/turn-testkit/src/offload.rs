@@ -26,6 +26,8 @@ pub struct OffloadOptions {
     mode: String,
     terms: Option<(Duration, Duration)>,
     daemon: Vec<String>,
+    wrapper: Vec<String>,
+    log_level: String,
     coturn: Vec<String>,
     far_ends_pass: bool,
     coturn_runs: bool,
@@ -40,6 +42,8 @@ impl OffloadOptions {
             mode: "native".to_owned(),
             terms: Some((Duration::from_millis(300), Duration::from_secs(1))),
             daemon: Vec::new(),
+            wrapper: Vec::new(),
+            log_level: "debug".to_owned(),
             coturn: Vec::new(),
             far_ends_pass: true,
             coturn_runs: true,
@@ -73,6 +77,18 @@ impl OffloadOptions {
     /// More arguments for `turn-bpf run`.
     pub fn daemon(mut self, arguments: &[&str]) -> Self {
         self.daemon.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// A program, with arguments, through which turn-bpf is started.
+    pub fn within(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Another `--log-level`, for tests that would write too much.
+    pub fn log_level(mut self, level: &str) -> Self {
+        self.log_level = level.to_owned();
         self
     }
 
@@ -135,6 +151,11 @@ impl Offload {
         self.daemon.as_mut().expect("turn-bpf runs")
     }
 
+    /// turn-bpf, while it runs, to be asked only.
+    pub fn daemon_ref(&self) -> &Daemon {
+        self.daemon.as_ref().expect("turn-bpf runs")
+    }
+
     /// coturn, while it runs.
     pub fn coturn(&mut self) -> &mut Coturn {
         self.coturn.as_mut().expect("coturn runs")
@@ -152,9 +173,9 @@ impl Offload {
 
     /// Starts turn-bpf, on the same control socket each time.
     pub fn start_daemon(&mut self) {
-        let OffloadOptions { binary, mode, terms, daemon: more, .. } = &self.options;
+        let OffloadOptions { binary, mode, terms, daemon: more, wrapper, log_level, .. } = &self.options;
         let mut arguments = vec!["--mode".to_owned(), mode.clone()];
-        arguments.extend(["--log-level", "debug"].map(str::to_owned));
+        arguments.extend(["--log-level", log_level].map(str::to_owned));
         if let Some((heartbeat, lease)) = terms {
             let milliseconds = |time: &Duration| format!("{}ms", time.as_millis());
             arguments.extend(["--heartbeat".to_owned(), milliseconds(heartbeat)]);
@@ -164,7 +185,8 @@ impl Offload {
         arguments.extend(more.iter().cloned());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let control = self.folder.path().join("control.sock");
-        match Daemon::start(&self.lab.server, binary, &control, &arguments) {
+        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        match Daemon::start_within(&self.lab.server, &wrapper, binary, &control, &arguments) {
             Ok(daemon) => self.daemon = Some(daemon),
             Err(error) => panic!("{error}"),
         }

@@ -1,11 +1,12 @@
 //! Frames as they are on a wire: seen, and sent by hand, at an interface of the lab.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
 use crate::lab::{LabError, Namespace};
 use crate::role::Mac;
@@ -16,6 +17,8 @@ mod observer;
 
 /// Room for what comes while nobody reads.
 static BUFFER: i32 = 32 << 20;
+/// Frames that are handed to the kernel at once.
+const BATCH: usize = 64;
 
 /// A packet socket at an interface.
 #[derive(Debug)]
@@ -53,6 +56,25 @@ impl Wire {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Sends many frames, as fast as the interface takes them.
+    pub fn send_all(&self, frames: &[Vec<u8>]) -> io::Result<()> {
+        for some in frames.chunks(BATCH) {
+            let parts: Vec<[IoSlice<'_>; 1]> = some.iter().map(|frame| [IoSlice::new(frame)]).collect();
+            let mut controls: Vec<_> = some.iter().map(|_| SendAncillaryBuffer::new(&mut [])).collect();
+            let mut messages: Vec<_> =
+                parts.iter().zip(&mut controls).map(|(part, control)| MMsgHdr::new(part, control)).collect();
+            let mut sent = 0;
+            while sent < messages.len() {
+                match sendmmsg(&self.socket, &mut messages[sent..], SendFlags::empty()) {
+                    Ok(count) => sent += count,
+                    Err(rustix::io::Errno::NOBUFS) => std::thread::yield_now(),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The next frame, if one comes in time.

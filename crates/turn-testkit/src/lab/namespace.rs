@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{LabError, XdpMode, pass_program};
+use super::{EgressProgram, LabError, XdpMode, pass_program};
 
 /// In bytes.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -87,6 +87,15 @@ impl Namespace {
     /// Attaches an XDP program that lets everything pass, until the returned link is closed.
     pub fn attach_pass(&self, interface: &str, mode: XdpMode) -> Result<OwnedFd, LabError> {
         self.enter(|| pass_program::attach(interface, mode))?.map_err(|source| LabError::Attach {
+            namespace: self.name.clone(),
+            interface: interface.to_owned(),
+            source,
+        })
+    }
+
+    /// Attaches a program that lets everything pass to what leaves by an interface, until the returned link is closed.
+    pub fn attach_egress(&self, interface: &str, program: EgressProgram) -> Result<OwnedFd, LabError> {
+        self.enter(|| pass_program::attach_egress(interface, program))?.map_err(|source| LabError::Attach {
             namespace: self.name.clone(),
             interface: interface.to_owned(),
             source,

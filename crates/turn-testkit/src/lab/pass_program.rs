@@ -1,5 +1,5 @@
-//! An XDP program of two instructions that lets everything pass, attached through bpf(2). It is written out here since nothing else
-//! in the test bed needs a BPF loader.
+//! Programs of two instructions that let everything pass, attached through bpf(2). They are written out here since nothing else in the
+//! test bed needs a BPF loader.
 
 use std::ffi::{CString, c_long};
 use std::io;
@@ -10,12 +10,17 @@ use libc::{SYS_bpf, if_nametoindex, syscall};
 const BPF_PROG_LOAD: c_long = 5;
 const BPF_PROG_QUERY: c_long = 16;
 const BPF_LINK_CREATE: c_long = 28;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 const BPF_TCX_EGRESS: u32 = 47;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
-const XDP_PASS: u64 = 2;
+const BPF_F_BEFORE: u32 = 1 << 3;
+const BPF_F_AFTER: u32 = 1 << 4;
+const XDP_PASS: i32 = 2;
+const TCX_NEXT: i32 = -1;
+const TCX_PASS: i32 = 0;
 /// The program knows of frames in several parts, so that the link may have any MTU.
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
@@ -70,7 +75,7 @@ pub const NAME: &str = "tb_let_pass";
 /// Attaches to an interface of the calling thread's network namespace, until the returned link is closed.
 pub(super) fn attach(interface: &str, mode: XdpMode) -> io::Result<OwnedFd> {
     let target_ifindex = index_of(interface)?;
-    let program = load()?;
+    let program = load(BPF_PROG_TYPE_XDP, XDP_PASS)?;
     let attributes = LinkCreate {
         prog_fd: program.as_raw_fd() as u32,
         target_ifindex,
@@ -79,6 +84,35 @@ pub(super) fn attach(interface: &str, mode: XdpMode) -> io::Result<OwnedFd> {
             XdpMode::Native => XDP_FLAGS_DRV_MODE,
             XdpMode::Generic => XDP_FLAGS_SKB_MODE,
         },
+    };
+    open(BPF_LINK_CREATE, &attributes)
+}
+
+/// A program at the egress of an interface (tcx), beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EgressProgram {
+    /// The first of all, and then the others.
+    First,
+    /// The last of all.
+    Last,
+    /// The first and only one: it lets everything pass, and those behind it see nothing.
+    Only,
+}
+
+/// Attaches to what leaves by an interface of the calling thread's network namespace, until the returned link is closed.
+pub(super) fn attach_egress(interface: &str, program: EgressProgram) -> io::Result<OwnedFd> {
+    let target_ifindex = index_of(interface)?;
+    let (flags, verdict) = match program {
+        EgressProgram::First => (BPF_F_BEFORE, TCX_NEXT),
+        EgressProgram::Last => (BPF_F_AFTER, TCX_NEXT),
+        EgressProgram::Only => (BPF_F_BEFORE, TCX_PASS),
+    };
+    let program = load(BPF_PROG_TYPE_SCHED_CLS, verdict)?;
+    let attributes = LinkCreate {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex,
+        attach_type: BPF_TCX_EGRESS,
+        flags,
     };
     open(BPF_LINK_CREATE, &attributes)
 }
@@ -110,13 +144,13 @@ fn index_of(interface: &str) -> io::Result<u32> {
     }
 }
 
-fn load() -> io::Result<OwnedFd> {
-    // mov64 r0, XDP_PASS; exit. The immediate operand is in the upper half of the instruction.
-    let instructions: [u64; 2] = [0xb7 | XDP_PASS << 32, 0x95].map(u64::to_le);
+fn load(prog_type: u32, verdict: i32) -> io::Result<OwnedFd> {
+    // mov64 r0, verdict; exit. The immediate operand is in the upper half of the instruction.
+    let instructions: [u64; 2] = [0xb7 | u64::from(verdict as u32) << 32, 0x95].map(u64::to_le);
     let mut prog_name = [0; 16];
     prog_name[..NAME.len()].copy_from_slice(NAME.as_bytes());
     let attributes = ProgLoad {
-        prog_type: BPF_PROG_TYPE_XDP,
+        prog_type,
         insn_cnt: instructions.len() as u32,
         insns: instructions.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
@@ -124,7 +158,7 @@ fn load() -> io::Result<OwnedFd> {
         log_size: 0,
         log_buf: 0,
         kern_version: 0,
-        prog_flags: BPF_F_XDP_HAS_FRAGS,
+        prog_flags: if prog_type == BPF_PROG_TYPE_XDP { BPF_F_XDP_HAS_FRAGS } else { 0 },
         prog_name,
     };
     open(BPF_PROG_LOAD, &attributes)
