@@ -9,14 +9,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use self::outcomes::{Outcome, Outcomes};
 use self::table::Table;
 use crate::cargo::{self, Executable};
 use crate::command::root;
+use crate::outcomes::{self, Outcome, Outcomes};
 use crate::setup;
 
 mod document;
-mod outcomes;
 mod table;
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +33,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let table = read_table(&executables)?;
-    let outcomes = Outcomes::of_running(&table, &executables)?;
+    let named = table.rows().flat_map(|row| &row.tests);
+    let outcomes = Outcomes::of_running(named, &executables, &[])?;
     turn_testkit::lab::remove_leftovers();
     fs::write(document_path(), document::render(&table, &outcomes)?)?;
     let failed: Vec<_> = outcomes.all(Outcome::Failed).collect();

@@ -11,7 +11,9 @@ mod conformance;
 mod demo;
 mod interop;
 mod interrupt;
+mod outcomes;
 mod release;
+mod reliability;
 mod setup;
 mod soak;
 mod test;
@@ -38,6 +40,8 @@ enum Task {
     Interop(interop::Arguments),
     /// Run mixed calls through coturn with turn-bpf for an hour, and write docs/soak.md.
     Soak(soak::Arguments),
+    /// Run the tests of faults and of forged load in full, and write docs/reliability.md. Some minutes.
+    Reliability(reliability::Arguments),
     /// Check format, lints and tests, as the CI does.
     Ci,
 }
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Task::Conformance(arguments) => conformance::run(&arguments),
         Task::Interop(arguments) => interop::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
+        Task::Reliability(arguments) => reliability::run(&arguments),
         Task::Ci => ci::run(),
     };
     match done {

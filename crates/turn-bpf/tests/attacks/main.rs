@@ -4,6 +4,7 @@ mod flood;
 mod forger;
 mod hidden;
 mod insider;
+mod load;
 mod local;
 mod requests;
 mod responses;

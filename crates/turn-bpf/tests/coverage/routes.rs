@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use turn_testkit::dissect::{Dissected, dissect};
+use turn_testkit::figures::Figures;
 use turn_testkit::lab::{self, Family, XdpMode};
 use turn_testkit::offload::{Offload, wait_until};
 use turn_testkit::traffic::{Channel, Echo, Traffic};
@@ -75,6 +76,7 @@ fn a_route_that_changes_is_followed_and_nothing_is_lost() {
             });
             assert_eq!(lost, 0, "{mode}: {}", offload.log());
             assert!(offload.count("path_changed") > changed);
+            Figures::of("route-changes").lost(lost, 3000).report();
 
             let to_peer: Vec<&str> = wires
                 .datagrams()
@@ -134,6 +136,7 @@ fn a_neighbour_that_changes_is_followed_and_nothing_is_lost() {
             offload.lab.server.run("ip", &arguments).unwrap();
         });
         assert_eq!(lost, 0, "{mode}: {}", offload.log());
+        Figures::of("neighbour-changes").lost(lost, 3000).report();
         let to_second = frames.count(|packet| packet.destination_mac == second);
         assert!(to_second > 2000 - FOLLOWED.as_millis() as usize, "{mode}: {to_second}");
         let after = offload.session(&client, CHANNEL).unwrap().client_to_peer;
@@ -161,4 +164,5 @@ fn a_peer_with_a_new_ethernet_address_loses_no_more_than_a_heartbeat() {
         offload.session(&client, CHANNEL).unwrap().state == "kernel"
     });
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    Figures::of("neighbour-replaced").lost(lost, 3000).report();
 }

@@ -1,8 +1,9 @@
 //! turn-bpf ends, or begins late.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use turn_testkit::figures::Figures;
 use turn_testkit::offload::Offload;
 use turn_testkit::traffic::{Channel, Report, Traffic};
 use turn_testkit::turn_client::TurnClient;
@@ -43,7 +44,9 @@ fn a_killed_daemon_leaves_nothing_behind_and_the_call_goes_on() {
         // On the same interfaces, and on the same control socket, which a killed process cannot remove.
         assert!(offload.control().exists());
         offload.start_daemon();
+        let began = Instant::now();
         offload.bind_and_arm(&mut client, CHANNEL, &echo);
+        Figures::of("daemon-killed").lost(report.lost(), report.sent).healed(began.elapsed()).report();
     }
 }
 
@@ -62,6 +65,7 @@ fn a_daemon_that_is_told_to_stop_detaches_and_the_call_goes_on() {
         assert_eq!((report.tally.duplicated, report.tally.altered), (0, 0), "{mode}");
         assert_eq!(offload.attached_programs(), [""; 0], "{mode}");
         assert!(!offload.control().exists(), "the control socket is gone");
+        Figures::of("daemon-stopped").lost(report.lost(), report.sent).report();
     }
 }
 
@@ -76,6 +80,7 @@ fn a_late_daemon_takes_a_call_over_at_its_next_channel_binding() {
         let report = in_mid_traffic(&mut offload, &mut client, Offload::start_daemon);
         assert!(report.lost() <= IN_FLIGHT, "{mode}: {:?}", report.verify());
         assert_eq!(offload.kernel_packets(), 0);
+        Figures::of("daemon-late").lost(report.lost(), report.sent).report();
 
         client.channel_bind(CHANNEL, echo.address()).unwrap();
         let traffic = Traffic { stream: 2, sizes: 100..=100, rate: 1000, duration: Duration::from_secs(1) };

@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use turn_testkit::figures::Figures;
 use turn_testkit::offload::{Offload, TO_CLIENT, TO_PEER, wait_until};
 use turn_testkit::traffic::{Channel, Traffic};
 use turn_testkit::turn_client::TurnClient;
@@ -42,6 +43,7 @@ fn a_killed_server_relays_nothing_after_one_lease() {
         for (observer, destination) in [(&at_client, client_address), (&at_peer, peer_address)] {
             let last = observer.last_for(destination).unwrap();
             assert!(last < killed + LEASE + MARGIN, "{mode}: {:?} after the end", last - killed);
+            Figures::of("server-killed").outlived(last.saturating_duration_since(killed)).report();
         }
         assert!(offload.session(&client, CHANNEL).is_none(), "its relay socket closed");
         drop(pumps);
@@ -94,8 +96,10 @@ fn a_restarted_server_offloads_the_same_client_again() {
     assert_eq!(client.refresh(600).unwrap_err().code(), Some(437));
     offload.wait_until_unbound(&client, CHANNEL);
 
+    let began = Instant::now();
     let relayed = client.allocate(None, None).unwrap().relayed;
     offload.bind_and_arm(&mut client, CHANNEL, &echo);
+    Figures::of("server-restarted").healed(began.elapsed()).report();
     let traffic = Traffic { stream: 1, sizes: 100..=200, rate: 1000, duration: Duration::from_millis(500) };
     let report = traffic.round_trips(&mut Channel { client: &mut client, number: CHANNEL }).unwrap();
     assert_eq!(report.verify(), Ok(()));
@@ -145,7 +149,10 @@ fn a_server_that_hangs_is_waited_for_and_heals() {
     assert!(last < stopped + LEASE + MARGIN, "{:?}", last - stopped);
 
     offload.coturn().process().signal(Signal::CONT).unwrap();
+    let woken = Instant::now();
     let session = offload.wait_for_session(&client, CHANNEL, |session| session.state == "kernel");
+    let outlived = last.saturating_duration_since(stopped);
+    Figures::of("server-hangs").outlived(outlived).healed(woken.elapsed()).report();
     offload.wait_for_session(&client, CHANNEL, |now| {
         now.client_to_peer.kernel_packets > session.client_to_peer.kernel_packets + 100
             && now.peer_to_client.kernel_packets > session.peer_to_client.kernel_packets + 100

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use turn_testkit::figures::Figures;
 use turn_testkit::offload::OffloadOptions;
 use turn_testkit::traffic::{Channel, Traffic};
 
@@ -28,6 +29,7 @@ fn what_finds_no_room_stays_with_the_server_and_takes_no_ones_place() {
     let states: Vec<_> =
         clients.iter().map(|client| offload.session(client, CHANNEL).unwrap().state).collect();
     assert_eq!(states, ["kernel", "kernel", "userspace"]);
+    Figures::of("flows-full").lost(0, 3 * 500).report();
 
     // Where one leaves, the next renewal brings another in.
     clients[0].refresh(0).unwrap();

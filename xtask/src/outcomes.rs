@@ -1,12 +1,12 @@
 //! Tests by name: which there are, and how they end.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::table::Table;
 use crate::cargo::Executable;
 use crate::command::output;
 use crate::test::test_command;
@@ -18,14 +18,18 @@ pub enum Outcome {
     Skipped,
 }
 
-/// How the tests ended that a table names.
+/// How the tests ended that a document names.
 #[derive(Debug, Default)]
 pub struct Outcomes(BTreeMap<String, Outcome>);
 
 impl Outcomes {
-    /// Runs the tests that the table names, and no others.
-    pub fn of_running(table: &Table, executables: &[Executable]) -> Result<Self> {
-        let named: HashSet<_> = table.rows().flat_map(|row| &row.tests).collect();
+    /// Runs these tests and no others, with these variables in their environment.
+    pub fn of_running<'a>(
+        named: impl Iterator<Item = &'a String>,
+        executables: &[Executable],
+        environment: &[(&str, &OsStr)],
+    ) -> Result<Self> {
+        let named: HashSet<_> = named.collect();
         let mut outcomes = BTreeMap::new();
         for executable in executables {
             let prefix = prefix(executable);
@@ -35,7 +39,7 @@ impl Outcomes {
             }
             println!("\n# {} tests of {} ({})", tests.len(), executable.name, executable.package.display());
             let mut command = test_command(executable)?;
-            command.arg("--exact").args(&tests);
+            command.arg("--exact").args(&tests).envs(environment.iter().copied());
             for (test, outcome) in run(&mut command, &tests)? {
                 outcomes.insert(format!("{prefix}{test}"), outcome);
             }
@@ -49,6 +53,17 @@ impl Outcomes {
 
     pub fn get(&self, test: &str) -> Option<Outcome> {
         self.0.get(test).copied()
+    }
+
+    /// One line about when and where they were run, and how many passed.
+    pub fn summary(&self) -> Result<String> {
+        let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+        let kernel = output(Command::new("uname").arg("-rm"))?;
+        let coturn = output(Command::new("turnserver").arg("--version")).unwrap_or_default();
+        let coturn = coturn.lines().last().unwrap_or("of unknown version");
+        let passed = self.all(Outcome::Passed).count();
+        let [date, kernel] = [date.trim(), kernel.trim()];
+        Ok(format!("{date}, Linux {kernel}, coturn {coturn}: {passed} of {} tests passed.", self.len()))
     }
 
     /// The names of those that ended in this way.
