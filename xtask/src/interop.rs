@@ -16,9 +16,9 @@ use crate::{interrupt, release};
 
 mod cell;
 mod client;
-mod install;
+pub mod install;
 mod matrix;
-mod server;
+pub mod server;
 mod verdict;
 
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cargo;
 mod ci;
 mod command;
@@ -42,6 +43,8 @@ enum Task {
     Soak(soak::Arguments),
     /// Run the tests of faults and of forged load in full, and write docs/reliability.md. Some minutes.
     Reliability(reliability::Arguments),
+    /// Measure what turn-bpf costs and saves, and write docs/benchmarks.md. About a quarter of an hour.
+    Bench(bench::Arguments),
     /// Check format, lints and tests, as the CI does.
     Ci,
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Interop(arguments) => interop::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Reliability(arguments) => reliability::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Ci => ci::run(),
     };
     match done {

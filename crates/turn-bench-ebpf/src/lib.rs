@@ -9,6 +9,9 @@ pub const HEAD_WORDS: usize = 17;
 /// Sources with one address. The next source has the next address and starts at the first port again.
 pub const PORTS: u32 = 1 << 14;
 
+/// At how many UDP ports in a row packets are counted.
+pub const COUNTED_PORTS: u16 = 16;
+
 /// The frame that is written before each run of a program that is measured.
 ///
 /// Every packet goes through the same frame, which such a program changes, so everything that it may have changed is written anew:

@@ -10,7 +10,7 @@ use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_bench_ebpf::Template;
 
-use crate::packet::restore;
+use crate::packet::{is_udp_to, restore};
 
 #[btf_map]
 pub static TEMPLATE: Array<Template, 1> = Array::new();
@@ -26,6 +26,9 @@ pub static BARE: DevMap<1> = DevMap::new();
 /// Frames that arrived where they are counted.
 #[btf_map]
 pub static ARRIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
+/// The first UDP port at which IPv4 packets are counted, and all others let pass. Zero: everything is counted.
+#[btf_map]
+pub static COUNTED_PORT: Array<u32, 1> = Array::new();
 
 /// Writes the frame and has the program that is measured run on it.
 #[xdp(frags)]
@@ -66,7 +69,11 @@ pub fn bench_transmit(_context: XdpContext) -> u32 {
 
 /// Counts and drops: a receiver that costs next to nothing.
 #[xdp(frags)]
-pub fn bench_count(_context: XdpContext) -> u32 {
+pub fn bench_count(context: XdpContext) -> u32 {
+    let port = COUNTED_PORT.get(0).copied().unwrap_or(0);
+    if port != 0 && !is_udp_to(&context, port as u16) {
+        return XDP_PASS;
+    }
     if let Some(arrived) = ARRIVED.get_ptr_mut(0) {
         // SAFETY: the pointer is to this CPU's own slot, which nobody else writes while the program runs.
         unsafe { *arrived = (*arrived).wrapping_add(1) }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_xdp_adjust_head};
 use aya_ebpf::programs::XdpContext;
-use turn_bench_ebpf::{HEAD_WORDS, PORTS};
+use turn_bench_ebpf::{COUNTED_PORTS, HEAD_WORDS, PORTS};
 use turn_wire::Be16;
 use turn_wire::checksum::Sum;
 
@@ -35,6 +35,16 @@ pub fn restore(context: &XdpContext) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// Whether it is an IPv4 packet without options, a UDP datagram to this port or one of those that follow.
+#[inline(always)]
+pub fn is_udp_to(context: &XdpContext, port: u16) -> bool {
+    const IPV4: u16 = 0x0800;
+    const UDP: u16 = 17;
+    get(context, 12) == Some(Be16::new(IPV4))
+        && get(context, 22).is_some_and(|lifetime_and_protocol| lifetime_and_protocol.value() & 0xff == UDP)
+        && get(context, 36).is_some_and(|to| to.value().wrapping_sub(port) < COUNTED_PORTS)
 }
 
 /// Adds the number of the source to the last two bytes of the address and to the port, and mends the checksums.

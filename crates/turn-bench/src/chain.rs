@@ -5,23 +5,21 @@
 //! their headers and sends them out. The kernel recycles such frames with whatever was written into them; so they are written anew
 //! each time.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use aya::programs::XdpMode;
-use aya::programs::xdp::{Xdp, XdpLinkId};
-use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketType, socket};
 use turn_bpf::object::{Maps, Object as TurnBpf};
 use turn_datapath::LeaseTerms;
 use turn_datapath::flow::path_flags;
 use turn_testkit::cases::subject::Subject;
-use turn_testkit::lab::{Lab, Namespace, Topology};
+use turn_testkit::lab::{Lab, Topology};
 use turn_testkit::measurement::{Budget, Figure};
 
 use crate::Findings;
+use crate::interface::{attach, index_of};
 use crate::object::{Bare, Frames, Object};
+use crate::processor::{self, ksoftirqd, running_time_of};
 use crate::rounds;
 use crate::sources::Sources;
 
@@ -66,10 +64,11 @@ struct Bench {
     ksoftirqd: String,
 }
 
-pub fn measure(count: usize) -> Result<Findings> {
-    rounds::stay_on_one_processor()?;
+pub fn measure(count: usize, wanted: &str) -> Result<Findings> {
+    processor::stay()?;
     let mut bench = Bench::new()?;
-    let cases = bench.cases();
+    let mut cases = bench.cases();
+    cases.retain(|case| case.name.contains(wanted));
     let figures = rounds::run(count, |report| {
         cases.iter().try_for_each(|case| {
             case.sources.insert(&mut bench.maps)?;
@@ -89,9 +88,10 @@ impl Bench {
         let mut object = Object::load()?;
         let mut turn_bpf = TurnBpf::load(&FOREVER, MAX_FLOWS)?;
         let mut maps = turn_bpf.take_maps()?;
+        let places = [(&lab.client, "cli0"), (&lab.server, "srv0"), (&lab.server, "srv1")];
         let [client, near, far] =
-            [(&lab.client, "cli0"), (&lab.server, "srv0"), (&lab.server, "srv1")].map(index_of);
-        let ifindexes = [client?, near?, far?];
+            places.map(|(namespace, interface)| namespace.enter(|| index_of(interface)));
+        let ifindexes = [client??, near??, far??];
         let [client, near, far] = ifindexes;
         for (namespace, interface) in [(&lab.client, "cli0"), (&lab.peer, "peer0")] {
             namespace.enter(|| attach(object.bare(Bare::Count)?, interface, XdpMode::Driver))??;
@@ -178,18 +178,18 @@ impl Bench {
         }
         let [client, ..] = self.ifindexes;
         let result = lab.client.enter(|| -> Result<(f64, f64)> {
-            rounds::stay_on_one_processor()?;
+            processor::stay()?;
             // The first ones find neither caches warm nor the links awake.
             object.generate(&case.frames, client, FRAMES)?;
             let arrived_before = object.arrived()?;
-            let before = rounds::running_time() + running_time_of(ksoftirqd)?;
+            let before = processor::running_time() + running_time_of(ksoftirqd)?;
             let start = Instant::now();
             let mut sent = 0_u64;
             while start.elapsed() < MEASURE {
                 object.generate(&case.frames, client, FRAMES)?;
                 sent += u64::from(FRAMES);
             }
-            let time = rounds::running_time() + running_time_of(ksoftirqd)? - before;
+            let time = processor::running_time() + running_time_of(ksoftirqd)? - before;
             let arrived = object.arrived()? - arrived_before;
             if arrived < sent / 2 {
                 bail!("of {sent} packets {arrived} arrived");
@@ -221,34 +221,4 @@ fn budget(figures: &[Figure], case: &Case) -> Result<Budget> {
         measured: ratio.median,
         unit: "share".to_owned(),
     })
-}
-
-fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<XdpLinkId> {
-    program.attach(interface, mode).with_context(|| format!("cannot attach to {interface}"))
-}
-
-fn index_of((namespace, interface): (&Namespace, &str)) -> Result<u32> {
-    let index = || -> Result<u32> {
-        Ok(name_to_index(socket(AddressFamily::INET, SocketType::DGRAM, None)?, interface)?)
-    };
-    namespace.enter(index)?.with_context(|| interface.to_owned())
-}
-
-/// The `/proc` folder of the kernel thread that takes over the network's work on the last processor where there is too much.
-fn ksoftirqd() -> Result<String> {
-    let name = format!("ksoftirqd/{}", turn_testkit::machine::processors() - 1);
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let path = entry.path();
-        if fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name) {
-            return Ok(path.to_string_lossy().into_owned());
-        }
-    }
-    bail!("no kernel thread {name}")
-}
-
-/// How long a kernel thread has been running (`schedstat` under its `/proc` folder).
-fn running_time_of(folder: &str) -> Result<Duration> {
-    let schedstat = fs::read_to_string(format!("{folder}/schedstat"))?;
-    let nanoseconds = schedstat.split(' ').next().and_then(|first| first.parse().ok());
-    Ok(Duration::from_nanos(nanoseconds.context("schedstat is strange")?))
 }

@@ -10,7 +10,13 @@ use turn_testkit::machine;
 use turn_testkit::measurement::{Budget, Figure, Part};
 
 mod chain;
+mod control_plane;
+mod growth;
+mod heartbeat;
+mod interface;
 mod object;
+mod offer;
+mod processor;
 mod program;
 mod rounds;
 mod sources;
@@ -26,14 +32,25 @@ struct Arguments {
     /// The turn-bpf to run, where a part runs one.
     #[arg(long, global = true, default_value = "target/release/turn-bpf")]
     binary: PathBuf,
+    /// Of the parts that have cases, measure only those whose names contain this.
+    #[arg(long, global = true, default_value = "")]
+    cases: String,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum PartName {
     /// What a run of the programs costs.
     Program,
     /// What the whole way of a packet costs.
     Chain,
+    /// From one flow to a million.
+    Growth,
+    /// What heartbeats send to the server, and whether they do harm.
+    Heartbeat,
+    /// Ten thousand allocations at once, and how fast single ones are followed.
+    ControlPlane,
+    /// No part by itself: a load for what another program measures.
+    Offer(offer::Arguments),
 }
 
 /// What a part has brought.
@@ -44,7 +61,18 @@ struct Findings {
 }
 
 fn main() -> ExitCode {
-    match measure(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let done = match &arguments.part {
+        PartName::Offer(offered) => offer::run(offered),
+        PartName::Program => measure("program", || program::measure(arguments.rounds, &arguments.cases)),
+        PartName::Chain => measure("chain", || chain::measure(arguments.rounds, &arguments.cases)),
+        PartName::Growth => measure("growth", || growth::measure(arguments.rounds)),
+        PartName::Heartbeat => measure("heartbeat", || heartbeat::measure(&arguments.binary)),
+        PartName::ControlPlane => {
+            measure("control-plane", || control_plane::measure(&arguments.binary, arguments.rounds))
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("turn-bench: {error:#}");
@@ -53,13 +81,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(arguments: &Arguments) -> Result<()> {
+fn measure(name: &str, part: impl FnOnce() -> Result<Findings>) -> Result<()> {
     let processors_busy_before = machine::busy_processors().context("/proc/stat")?;
     let start = Instant::now();
-    let (name, Findings { figures, budgets }) = match arguments.part {
-        PartName::Program => ("program", program::measure(arguments.rounds)?),
-        PartName::Chain => ("chain", chain::measure(arguments.rounds)?),
-    };
+    let Findings { figures, budgets } = part()?;
     let part = Part {
         schema: 1,
         part: name.to_owned(),

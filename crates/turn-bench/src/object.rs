@@ -1,8 +1,6 @@
 //! The benchmark's own BPF object.
 #![expect(unsafe_code, reason = "the template is declared plain data to aya here, in this file alone")]
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, bail};
 use aya::maps::xdp::DevMap;
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
@@ -10,7 +8,7 @@ use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun as _, Xdp};
 use aya::{Ebpf, Pod, TestRunAttrs, TestRunOptions};
 use turn_bench_ebpf::{HEAD_WORDS, Template};
 
-use crate::rounds::running_time;
+use crate::processor::running_time;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURN_BENCH_OBJECT"));
 
@@ -42,6 +40,7 @@ pub struct Object {
     wire: DevMap<MapData>,
     bare: DevMap<MapData>,
     arrived: PerCpuArray<MapData, u64>,
+    counted_port: Array<MapData, u32>,
 }
 
 /// Frames that are alike but for their source.
@@ -91,6 +90,7 @@ impl Object {
             wire: map("WIRE")?.try_into()?,
             bare: map("BARE")?.try_into()?,
             arrived: map("ARRIVED")?.try_into()?,
+            counted_port: map("COUNTED_PORT")?.try_into()?,
             ebpf,
         })
     }
@@ -108,6 +108,12 @@ impl Object {
     /// How many frames have arrived at [`Bare::Count`].
     pub fn arrived(&self) -> Result<u64> {
         Ok(self.arrived.get(&0, 0)?.iter().sum())
+    }
+
+    /// Lets everything pass [`Bare::Count`] but IPv4 datagrams to this UDP port and the
+    /// [`turn_bench_ebpf::COUNTED_PORTS`] from there.
+    pub fn count_only(&mut self, port: u16) -> Result<()> {
+        Ok(self.counted_port.set(0, u32::from(port), 0)?)
     }
 
     /// A bare program.
@@ -130,9 +136,9 @@ impl Object {
         Ok(self.bare(bare)?.fd()?.try_clone()?)
     }
 
-    /// Runs a program on the frames, each written anew before, and returns what it answered and what one run took on average,
-    /// including the writing.
-    pub fn time(&mut self, program: &ProgramFd, frames: &Frames, runs: u32) -> Result<(u32, Duration)> {
+    /// Runs a program on the frames, each written anew before, and returns what it answered and how many nanoseconds one run took
+    /// on average, including the writing.
+    pub fn time(&mut self, program: &ProgramFd, frames: &Frames, runs: u32) -> Result<(u32, f64)> {
         self.template.set(0, PlainTemplate(frames.template()?), 0)?;
         self.measured.set(0, program, 0)?;
         let context = context(frames.frame.len(), LOOPBACK);
@@ -143,7 +149,7 @@ impl Object {
             repeat: runs,
             ..TestRunOptions::default()
         })?;
-        Ok((result.return_value, (running_time() - start) / runs))
+        Ok((result.return_value, (running_time() - start).as_secs_f64() * 1e9 / f64::from(runs)))
     }
 
     /// Makes so many frames and sends them, by [`Object::send_to`].

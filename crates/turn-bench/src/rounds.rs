@@ -1,10 +1,6 @@
 //! Rounds: everything that is compared is measured in turn, again and again, so that whatever else the machine does meets all alike.
 
-use std::time::Duration;
-
 use anyhow::Result;
-use rustix::thread::{CpuSet, sched_setaffinity};
-use rustix::time::{ClockId, clock_gettime};
 use turn_testkit::measurement::Figure;
 
 /// Runs one round more than `count` of `measure`, which reports each figure, and drops the first.
@@ -32,18 +28,4 @@ pub fn run(
         })?;
     }
     Ok(figures)
-}
-
-/// Keeps the calling thread on the last processor.
-pub fn stay_on_one_processor() -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(turn_testkit::machine::processors() as usize - 1);
-    sched_setaffinity(None, &set)?;
-    Ok(())
-}
-
-/// How long the calling thread has been running on a processor, which does not go on while others have it.
-pub fn running_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -94,6 +94,18 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     cpu_ticks(&stat).map(ticks).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, stat))
 }
 
+/// How long the threads of a process have been running, as the scheduler counts it (`/proc/PID/task/*/schedstat`): finer than
+/// [`cpu_time`], and without threads that have ended.
+pub fn running_time(pid: u32) -> io::Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        // A thread may end just now.
+        let schedstat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += schedstat.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
 /// Clock ticks, the unit of the kernel's CPU statistics, as a duration.
 pub fn ticks(count: u64) -> Duration {
     Duration::from_secs_f64(count as f64 / rustix::param::clock_ticks_per_second() as f64)
@@ -123,6 +135,18 @@ mod tests {
         while cpu_time(std::process::id()).unwrap() == before {
             assert!(Instant::now() < deadline);
         }
+    }
+
+    #[test]
+    fn running_time_is_about_cpu_time() {
+        let pid = std::process::id();
+        let before = (running_time(pid).unwrap(), cpu_time(pid).unwrap());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while cpu_time(pid).unwrap() < before.1 + Duration::from_millis(200) {
+            assert!(Instant::now() < deadline);
+        }
+        let ran = running_time(pid).unwrap() - before.0;
+        assert!((Duration::from_millis(100)..Duration::from_secs(20)).contains(&ran), "{ran:?}");
     }
 
     #[test]

@@ -203,6 +203,11 @@ impl Running {
         lines[lines.len().saturating_sub(8)..].join("\n")
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends it.
     pub fn stop(mut self) -> Result<()> {
         self.process.stop(Signal::TERM, Duration::from_secs(3))?;
