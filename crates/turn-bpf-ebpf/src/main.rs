@@ -11,11 +11,12 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::bpf_loop;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_datapath::egress::LONGEST_TRAIN;
-use turn_datapath::{Action, Outgoing, Reason};
+use turn_datapath::{Action, FlowKey, Outgoing, Reason};
 
 use crate::frames::{SkbFrame, XdpFrame};
 use crate::maps::{Maps, count, lease_terms};
@@ -28,9 +29,25 @@ const TC_NEXT: i32 = -1;
 /// Every packet that comes in by an interface, also where it lies in several parts (jumbo frames).
 #[xdp(frags)]
 pub fn turn_bpf_xdp(context: XdpContext) -> u32 {
+    let verdict = relay(context.ctx);
+    if verdict != NOT_UDP {
+        return verdict;
+    }
+    hear(context.ctx);
+    XDP_PASS
+}
+
+/// No verdict of the kernel's.
+const NOT_UDP: u32 = u32::MAX;
+
+/// Relays a packet, or says what becomes of it otherwise. Not inlined, as [`hear`] is not, so that they share their stack.
+#[inline(never)]
+extern "C" fn relay(context: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(context);
     let ifindex = context.ingress_ifindex() as u32;
     let mut frame = XdpFrame::new(context);
-    match turn_datapath::ingress(&mut frame, &Maps, &lease_terms(), ifindex) {
+    let mut key = FlowKey::default();
+    match turn_datapath::ingress(&mut frame, &Maps, &lease_terms(), ifindex, &mut key) {
         Action::Transmit => {
             count(Reason::Relayed);
             XDP_TX
@@ -39,15 +56,25 @@ pub fn turn_bpf_xdp(context: XdpContext) -> u32 {
             count(Reason::Redirected);
             XDP_REDIRECT
         }
+        Action::Pass(Reason::NotUdp) => NOT_UDP,
         Action::Pass(reason) => {
             count(reason);
             XDP_PASS
         }
-        Action::Copy(key, message) => {
+        Action::Copy(message) => {
             count(if frame.copy_to_daemon(&key, &message) { Reason::Control } else { Reason::ControlLost });
             XDP_PASS
         }
     }
+}
+
+/// Looks at what a packet says that is not UDP.
+#[inline(never)]
+extern "C" fn hear(context: *mut xdp_md) -> u32 {
+    let reason =
+        turn_datapath::path_mtu::hear(&XdpFrame::new(XdpContext::new(context)), &Maps, &lease_terms());
+    count(reason);
+    reason as u32
 }
 
 /// Every packet that leaves by an interface.

@@ -5,7 +5,7 @@ use core::ops::{Deref, DerefMut};
 use aya_ebpf::btf_maps::{DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
-use turn_datapath::{Flow, FlowEvent, FlowKey, Flows, Interface, LeaseTerms, Reason};
+use turn_datapath::{Flow, FlowEvent, FlowKey, Flows, Interface, LeaseTerms, PathMtu, Reason};
 
 // The daemon sets the real sizes when it loads the object.
 #[btf_map]
@@ -15,6 +15,9 @@ pub static EXPECTED: HashMap<FlowKey, FlowKey, 1024> = HashMap::new();
 // Least recently used, since the kernel fills it: whoever is displaced only learns his next binding late.
 #[btf_map]
 pub static CLIENTS: LruHashMap<FlowKey, u32, 1024> = LruHashMap::new();
+// Least recently used: whoever is displaced asks again.
+#[btf_map]
+pub static PATH_MTUS: LruHashMap<FlowKey, PathMtu, 16384> = LruHashMap::new();
 #[btf_map]
 pub static INTERFACES: HashMap<u32, Interface, 256> = HashMap::new();
 #[btf_map]
@@ -144,6 +147,13 @@ impl Flows for Maps {
     fn interface(&self, ifindex: u32) -> Option<Interface> {
         // SAFETY: the value is copied at once.
         unsafe { INTERFACES.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn path_mtu(&self, key: &FlowKey) -> Option<PathMtu> {
+        // SAFETY: the value is copied at once. If the daemon writes it meanwhile, time and length may be of two answers, but
+        // then the time fits no question of this flow, or the length is one that was true a moment ago.
+        unsafe { PATH_MTUS.get(key) }.copied()
     }
 
     #[inline(always)]

@@ -33,6 +33,8 @@ pub fn build(package: &str) -> PathBuf {
         format!("--cfg=bpf_target_arch=\"{architecture}\""),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // Otherwise every buffer is zeroed byte by byte, by a call of a function that needs stack of its own.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         format!("-Clinker={}", linker.display()),
     ];
     let mut cargo = Command::new(env::var_os("TURN_BPF_CARGO").unwrap_or_else(|| variable("CARGO").into()));

@@ -4,6 +4,7 @@ mod attached;
 mod documents;
 mod eager;
 mod metrics;
+mod path_mtu;
 mod redirects;
 mod sessions;
 
@@ -19,7 +20,7 @@ use aya::maps::{MapData, MapError, RingBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use turn_datapath::control::{FlowEvent, RecordHeader, kind};
-use turn_datapath::{FlowKey, Interface as KernelInterface, LeaseTerms, Reason, rate};
+use turn_datapath::{FlowKey, Interface as KernelInterface, LeaseTerms, PathMtu, Reason, rate};
 use turn_snoop::{ChannelBinding, Command, Limits, Snoop};
 use turn_wire::IpAddress;
 use zerocopy::FromBytes as _;
@@ -146,6 +147,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         snoop: Snoop::new(limits(options.max_flows)),
         table: FlowTable::new(maps.flows),
         clients: maps.clients,
+        path_mtus: maps.path_mtus,
         kernel_interfaces: maps.interfaces,
         devices: maps.devices,
         counters: maps.counters,
@@ -165,6 +167,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         heard: Heard::default(),
         histograms: SessionHistograms::new(),
         revocations: BTreeMap::new(),
+        longer: Vec::new(),
     };
     let state = Rc::new(RefCell::new(daemon));
     for interface in &found {
@@ -197,6 +200,9 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
                 }
                 drop(guard);
                 give_head_starts(&state).await;
+                if let Err(error) = path_mtu::answer(&state).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot ask what paths take");
+                }
                 // One thread does everything: others get their turn between two batches.
                 tokio::task::yield_now().await;
             }
@@ -268,6 +274,7 @@ struct Daemon {
     snoop: Snoop,
     table: FlowTable<FlowStore>,
     clients: aya::maps::HashMap<MapData, Plain<FlowKey>, u32>,
+    path_mtus: aya::maps::HashMap<MapData, Plain<FlowKey>, Plain<PathMtu>>,
     kernel_interfaces: aya::maps::HashMap<MapData, u32, Plain<KernelInterface>>,
     devices: aya::maps::xdp::DevMapHash<MapData>,
     counters: aya::maps::PerCpuArray<MapData, u64>,
@@ -294,6 +301,8 @@ struct Daemon {
     histograms: SessionHistograms,
     /// Sessions that ended, by reason.
     revocations: BTreeMap<&'static str, u64>,
+    /// Flows that ask what their paths take.
+    longer: Vec<path_mtu::Question>,
 }
 
 impl Daemon {
@@ -356,6 +365,7 @@ impl Daemon {
                 tracing::debug!(%source, %destination, channel = header.key.channel.value(), cause, "disarmed");
                 self.tell_of_lease(&header.key, Some(label));
             }
+            kind::LONGER => self.handle_longer(header.key, header.time),
             kind::TRANSMIT_FAILED => self.handle_transmit_failure(header.length),
             _ => {}
         }

@@ -185,6 +185,11 @@ impl<M: FlowMaps> FlowTable<M> {
         direction.is_installed.then(|| self.maps.flow(&direction.key)).flatten()
     }
 
+    /// What the kernel knows of the flow with this key.
+    pub fn flow_of(&self, key: &FlowKey) -> Option<Flow> {
+        self.owners.contains_key(key).then(|| self.maps.flow(key)).flatten()
+    }
+
     /// The server bound a channel. What is installed already stays, with its lease and its counters; what could not
     /// be installed before is tried again, with [`FlowTable::install_waiting`] at the latest. A flow that is installed now
     /// starts with the lease of the head start, or with none. True where the binding was not known before.

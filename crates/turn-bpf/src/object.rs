@@ -13,7 +13,7 @@ use aya::programs::{ProgramError, RawTracePoint, SchedClassifier, TestRun as _, 
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, TestRunAttrs, TestRunOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, Reason};
+use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, PathMtu, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::flow_table::{FlowMaps, InsertError};
@@ -214,6 +214,7 @@ impl Object {
         Ok(Maps {
             flows: FlowStore { flows: take!("FLOWS"), expected: take!("EXPECTED") },
             clients: take!("CLIENTS"),
+            path_mtus: take!("PATH_MTUS"),
             interfaces: take!("INTERFACES"),
             devices: take!("DEVICES"),
             counters: take!("COUNTERS"),
@@ -237,6 +238,8 @@ pub struct Maps {
     pub flows: FlowStore,
     /// 5-tuples of allocations.
     pub clients: HashMap<MapData, Plain<FlowKey>, u32>,
+    /// What the kernel's routing says that the paths of flows take.
+    pub path_mtus: HashMap<MapData, Plain<FlowKey>, Plain<PathMtu>>,
     /// What is known of the interfaces, by ifindex.
     pub interfaces: HashMap<MapData, u32, Plain<Interface>>,
     /// Where redirected frames may go, by ifindex.

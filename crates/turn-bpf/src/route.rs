@@ -3,7 +3,7 @@
 //! `bpf_fib_lookup` would do the same in the kernel, but answers "forwarding disabled" on every host that is not a
 //! router, which a TURN server need not be.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -34,6 +34,30 @@ pub async fn next_hop(source: IpAddr, destination: IpAddr) -> Result<Option<Next
         return Ok(None);
     };
     Ok(lladdr(&neighbour).map(|mac| NextHop { ifindex: route.ifindex, mac, mtu: route.mtu }))
+}
+
+/// What a path takes, as the kernel would send a datagram right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathMtu {
+    /// Most bytes of IP packet: by the route's own MTU, or what routers have said of it (`ip route get`). None where there is no limit
+    /// but the interface's.
+    pub of_route: Option<u32>,
+}
+
+/// What the path from one transport address to another takes; none where it does not lead by this interface.
+pub async fn path_mtu(
+    socket: &Socket,
+    source: SocketAddr,
+    destination: SocketAddr,
+    ifindex: u32,
+) -> Result<Option<PathMtu>, netlink::Error> {
+    let mut request = route_request(source.ip(), destination.ip());
+    request.extend(attribute(RTA_IP_PROTO, &[IPPROTO_UDP]));
+    request.extend(attribute(RTA_SPORT, &source.port().to_be_bytes()));
+    request.extend(attribute(RTA_DPORT, &destination.port().to_be_bytes()));
+    let Some(answer) = ask(socket, RTM_GETROUTE, &request).await? else { return Ok(None) };
+    let route = Route::read(&answer, destination.ip()).filter(|route| route.ifindex == ifindex);
+    Ok(route.map(|route| PathMtu { of_route: route.mtu }))
 }
 
 /// The first message of the answer; none where the kernel says that there is no such thing.
@@ -137,11 +161,15 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_METRICS: u16 = 8;
 const RTA_VIA: u16 = 18;
+const RTA_IP_PROTO: u16 = 27;
+const RTA_SPORT: u16 = 28;
+const RTA_DPORT: u16 = 29;
 const RTAX_MTU: u16 = 2;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 /// Permanent, without ARP, reachable, probed, stale or delayed: the kernel would use it (`NUD_VALID`).
 const NUD_VALID: u16 = 0x80 | 0x40 | 0x02 | 0x10 | 0x04 | 0x08;
+const IPPROTO_UDP: u8 = 17;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 

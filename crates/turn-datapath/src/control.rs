@@ -37,9 +37,11 @@ pub mod kind {
     pub const PATH_CHANGED: u32 = 5;
     /// A driver refused frames that were redirected to its interface; the length is the interface's ifindex; there is no time.
     pub const TRANSMIT_FAILED: u32 = 6;
+    /// A flow has packets that are longer than what the server was seen to send: the daemon is to say what its path takes.
+    pub const LONGER: u32 = 7;
 }
 
-/// A flow got or lost its lease.
+/// A flow got or lost its lease, or has longer packets than before.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowEvent {

@@ -2,6 +2,8 @@
 
 use turn_wire::channel_data::{self, ChannelDataHeader};
 use turn_wire::ethernet::{EthernetHeader, MacAddress, VlanTags};
+use turn_wire::ip::{Ipv4Header, Ipv6Header};
+use turn_wire::udp::UdpHeader;
 use turn_wire::{Be16, IpAddress};
 
 use crate::control::{self, ControlMessage};
@@ -45,9 +47,26 @@ pub struct Outgoing {
     tags: VlanTags,
     data_at: u32,
     data_length: u16,
+    /// Bytes of IP packet, where it is the first fragment of a datagram; zero where it is whole.
+    fragment: u16,
     dont_fragment: bool,
     /// No flow expects its datagrams, unless as ChannelData.
     is_unexpected: bool,
+}
+
+/// The flow whose packet this host sent or relayed, as far as these first bytes of it show.
+#[inline(always)]
+pub(crate) fn owner<T: Flows>(flows: &T, key: FlowKey, data: &UdpData) -> Option<FlowKey> {
+    let mut packet = Outgoing {
+        key,
+        tags: VlanTags::NONE,
+        data_at: data.at as u32,
+        data_length: data.length,
+        fragment: 0,
+        dont_fragment: false,
+        is_unexpected: false,
+    };
+    packet.expected(flows, data).map(|(flow, _)| flow)
 }
 
 impl Outgoing {
@@ -61,7 +80,7 @@ impl Outgoing {
         if !sent.by_this_host {
             return Err(Reason::EgressOther);
         }
-        let Ok(packet) = Packet::read_headers(frame) else {
+        let Ok(packet) = Packet::read_headers::<F, true>(frame) else {
             return Err(Reason::EgressOther);
         };
         match sent.tag.around(packet.tags) {
@@ -70,6 +89,7 @@ impl Outgoing {
                 tags,
                 data_at: packet.data.at as u32,
                 data_length: packet.data.length,
+                fragment: packet.fragment,
                 dont_fragment: packet.dont_fragment,
                 is_unexpected: false,
             }),
@@ -94,15 +114,29 @@ impl Outgoing {
         number: u32,
     ) -> Option<Seen> {
         let data = self.data(frame, sent.segment, number)?;
-        let message = response(frame, flows, &data, &self.key);
+        // What a message says is known only of a whole one.
+        let message = if self.fragment == 0 { response(frame, flows, &data, &self.key) } else { None };
+        let length = match self.fragment {
+            0 => data.length.saturating_add(self.headers()),
+            fragment => fragment,
+        };
         let reason = match self.expected(flows, &data) {
             Some((flow_key, data)) => match flows.flow(&flow_key) {
-                Some(mut flow) => witness(frame, flows, terms, sent, self, &flow_key, data, &mut flow),
+                Some(mut flow) => {
+                    witness(frame, flows, terms, sent, self, &flow_key, data, length, &mut flow)
+                }
                 None => Reason::EgressOther,
             },
             None => Reason::EgressOther,
         };
         Some(Seen { message, reason })
+    }
+
+    /// Bytes of IP and UDP header of each datagram.
+    #[inline(always)]
+    fn headers(&self) -> u16 {
+        let ip = if self.key.source.is_v4() { Ipv4Header::LEN } else { Ipv6Header::LEN };
+        ip.wrapping_add(UdpHeader::LEN) as u16
     }
 
     /// The data of one datagram.
@@ -203,17 +237,34 @@ fn witness<F: Frame, T: Flows>(
     outgoing: &Outgoing,
     flow_key: &FlowKey,
     (data_at, data_length): (usize, u16),
+    length: u16,
     flow: &mut Flow,
 ) -> Reason {
+    let now = flows.now();
+    let is_fragment = outgoing.fragment != 0;
+    if is_fragment {
+        flow.sent_cut(length, now, terms);
+    }
     if flow.noted_until == 0 || fingerprint(frame, data_at, data_length) != Some(flow.noted_fingerprint) {
-        return Reason::OtherPayload;
+        return if is_fragment { Reason::EgressFragment } else { Reason::OtherPayload };
     }
     flow.noted_until = 0;
     let Some(path) = Path::of(frame, flows, sent, outgoing, flow) else {
         return Reason::EgressOther;
     };
-    let now = flows.now();
-    flow.out_mtu = path.out_mtu;
+    if is_fragment {
+        // The server did the translation. Whether whole packets bear the don't-fragment flag this does not show, so it arms nothing.
+        if now < flow.lease_until && path.route == Route::of(flow) {
+            flow.lease_until = now.wrapping_add(terms.lease);
+        }
+        return Reason::EgressFragment;
+    }
+    flow.link_mtu = path.link_mtu;
+    if now >= flow.lease_until {
+        // What was known was of another way.
+        flow.out_mtu_until = 0;
+    }
+    flow.sent_whole(length, now, terms);
     flow.path_flags = path.flags;
     if now < flow.lease_until {
         // Another CPU may be relaying by the old path, so the lease ends first. The next witness brings the
@@ -246,7 +297,7 @@ fn witness<F: Frame, T: Flows>(
 /// The way that the server's own packet takes: what the kernel's routing, policy rules and neighbour table chose,
 /// together with the way by which the noted packet came.
 struct Path {
-    out_mtu: u16,
+    link_mtu: u16,
     flags: u32,
     route: Route,
 }
@@ -298,7 +349,7 @@ impl Path {
             flags |= path_flags::ONLY_REDIRECT;
         }
         Some(Self {
-            out_mtu: way_out.mtu.min(u32::from(u16::MAX)) as u16,
+            link_mtu: way_out.mtu.min(u32::from(u16::MAX)) as u16,
             flags,
             route: Route {
                 out_source: outgoing.key.source,

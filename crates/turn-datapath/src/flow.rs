@@ -51,7 +51,7 @@ pub struct Flow {
     pub out_destination_port: Be16,
     /// Channel number of the ChannelData message sent; zero for a plain datagram.
     pub out_channel: Be16,
-    /// Most bytes of IP packet that the way out takes.
+    /// Most bytes of IP packet that are relayed: the server was lately seen to send as many in one piece.
     pub out_mtu: u16,
     /// Flow label of an IPv6 packet sent, and the start of the identifications of IPv4 packets.
     pub label: u32,
@@ -72,7 +72,9 @@ pub struct Flow {
     /// Interface by which the noted packet came.
     pub noted_ifindex: u32,
     /// How many packets the noted one follows that were noted before it and not seen coming out.
-    pub noted_in_a_row: u32,
+    pub noted_in_a_row: u16,
+    /// Most bytes of IP packet that the interface of the way out takes.
+    pub link_mtu: u16,
     /// Fingerprint of the packet that went to the server and whose translation is awaited.
     pub noted_fingerprint: u64,
     /// Until this time the noted packet's translation is awaited. Zero: none is noted.
@@ -91,6 +93,10 @@ pub struct Flow {
     pub busy_until: u64,
     /// Leases granted to the flow while it had none.
     pub armed: u64,
+    /// Until this time `out_mtu` holds, unless less or more is seen; then it falls to the length of the next witness.
+    pub out_mtu_until: u64,
+    /// From this time on the daemon may be asked what the path takes.
+    pub longer_at: u64,
 }
 
 /// Bits of [`Flow::path_flags`].
@@ -103,6 +109,18 @@ pub mod path_flags {
     pub const ONLY_REDIRECT: u32 = 4;
     /// The way out takes redirected frames that lie in several parts, too.
     pub const REDIRECT_PARTS: u32 = 8;
+}
+
+/// What the path of a flow takes, as the kernel's routing says: with what routers have said of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PathMtu {
+    /// Time of the flow's question that this answers.
+    pub asked_at: u64,
+    /// Most bytes of IP packet.
+    pub mtu: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the daemon knows of an interface that it attached to.
@@ -139,6 +157,58 @@ pub struct LeaseTerms {
     pub rate_cost: u64,
 }
 
+/// What leaves in one piece until something else is seen, in bytes of IP packet: the least that hosts have to believe of a path.
+/// That is the smallest MTU of an IPv6 link (RFC 8200 section 5). For IPv4 it is what Linux takes for the smallest
+/// that a router may tell of (`net.ipv4.route.min_pmtu`, 552 by default).
+#[inline(always)]
+pub(crate) const fn least_mtu(is_v4: bool) -> u16 {
+    if is_v4 { 552 } else { 1280 }
+}
+
+impl Flow {
+    /// The server sent a packet of this many bytes in one piece. While it is not too long ago that it sent a longer one, that one counts.
+    #[inline(always)]
+    pub(crate) fn sent_whole(&mut self, length: u16, now: u64, terms: &LeaseTerms) {
+        let length = length.max(least_mtu(self.out_destination.is_v4())).min(self.link_mtu);
+        if length >= self.out_mtu || now >= self.out_mtu_until {
+            self.out_mtu = length;
+            if now >= self.out_mtu_until {
+                self.longer_at = now;
+            }
+            self.out_mtu_until = now.wrapping_add(terms.lease.saturating_sub(terms.heartbeat));
+        }
+    }
+
+    /// The kernel's routing says what the path takes. That counts only where nothing was seen of it since the flow asked.
+    #[inline(always)]
+    pub(crate) fn told_by_routing(&mut self, told: &PathMtu, now: u64, terms: &LeaseTerms) {
+        let until = told.asked_at.wrapping_add(terms.lease.saturating_sub(terms.heartbeat));
+        if told.asked_at.wrapping_add(terms.heartbeat) == self.longer_at && now < until {
+            self.out_mtu = self.link_mtu.min(told.mtu.min(u32::from(u16::MAX)) as u16);
+            self.out_mtu_until = until;
+        }
+    }
+
+    /// The server's packet left in fragments, of which the first has this many bytes: as many fit, and hardly more.
+    #[inline(always)]
+    pub(crate) fn sent_cut(&mut self, length: u16, now: u64, terms: &LeaseTerms) {
+        self.out_mtu = length;
+        self.out_mtu_until = now.wrapping_add(terms.lease.saturating_sub(terms.heartbeat));
+        self.longer_at = now.wrapping_add(terms.lease);
+    }
+
+    /// A router says that packets of more than this many bytes do not get through. Anyone can say so, so the server is asked soon.
+    #[inline(always)]
+    pub(crate) fn told_too_big(&mut self, length: u16, now: u64, terms: &LeaseTerms) {
+        let length = length.max(least_mtu(self.out_destination.is_v4()));
+        if length < self.out_mtu {
+            self.out_mtu = length;
+            self.out_mtu_until = now.wrapping_add(terms.lease.saturating_sub(terms.heartbeat));
+            self.longer_at = now.wrapping_add(terms.heartbeat);
+        }
+    }
+}
+
 impl FlowKey {
     /// The same key with another channel number.
     #[inline(always)]
@@ -148,4 +218,4 @@ impl FlowKey {
     }
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 192);
+const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 208);

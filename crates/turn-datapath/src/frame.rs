@@ -5,7 +5,7 @@ use core::ops::DerefMut;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::control::FlowEvent;
-use crate::{Flow, FlowKey, Interface};
+use crate::{Flow, FlowKey, Interface, PathMtu};
 
 /// A packet from its Ethernet header on.
 ///
@@ -59,6 +59,9 @@ pub trait Flows {
 
     /// What is known of an interface; none where the daemon did not attach to it.
     fn interface(&self, ifindex: u32) -> Option<Interface>;
+
+    /// What the kernel's routing says of the path of the flow with this key, where the daemon has asked.
+    fn path_mtu(&self, key: &FlowKey) -> Option<PathMtu>;
 
     /// Nanoseconds of a monotonic clock.
     fn now(&self) -> u64;

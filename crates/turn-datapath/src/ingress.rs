@@ -18,34 +18,41 @@ const NOTED_FOR: u64 = 100_000_000;
 ///
 /// One that is relayed here would overtake them. But packets that come faster than the server is would never see
 /// it catch up, and many at once overflow the socket of a server that is held up, so there is an end to waiting.
-const MOST_BEHIND: u32 = 32;
+const MOST_BEHIND: u16 = 32;
 
 /// The same for a flow without a lease. Its packets go to the server in any case, and the last of them to be noted
 /// decides when the flow is armed.
-const MOST_BEFORE: u32 = 256;
+const MOST_BEFORE: u16 = 256;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It goes on to the server, untouched.
     Pass(Reason),
-    /// It goes on to the server, untouched, and the daemon gets a copy. The key is its addresses, without a channel.
-    Copy(FlowKey, ControlMessage),
+    /// It goes on to the server, untouched, and the daemon gets a copy.
+    Copy(ControlMessage),
     /// It was rewritten and leaves by the interface that it came in by.
     Transmit,
     /// It was rewritten and leaves by the interface that was prepared.
     Redirect,
 }
 
-/// Decides on a packet that came in by this interface, and rewrites it where it is relayed.
+/// Decides on a packet that came in by this interface, and rewrites it where it is relayed. The key becomes that of its
+/// addresses, without a channel where the daemon gets a copy.
 #[inline(always)]
-pub fn ingress<F: Frame, T: Flows>(frame: &mut F, flows: &T, terms: &LeaseTerms, ifindex: u32) -> Action {
+pub fn ingress<F: Frame, T: Flows>(
+    frame: &mut F,
+    flows: &T,
+    terms: &LeaseTerms,
+    ifindex: u32,
+    key: &mut FlowKey,
+) -> Action {
     let packet = match Packet::read(frame) {
         Ok(packet) => packet,
         Err(reason) => return Action::Pass(reason),
     };
-    let mut key = packet.key();
-    if let Some(message) = request(frame, flows, &packet, &key) {
+    *key = packet.key();
+    if let Some(message) = request(frame, flows, &packet, key) {
         return message;
     }
 
@@ -54,16 +61,16 @@ pub fn ingress<F: Frame, T: Flows>(frame: &mut F, flows: &T, terms: &LeaseTerms,
     let mut flow = None;
     if channel_data::is_channel_number(packet.data.head.number) {
         key.channel = packet.data.head.number;
-        flow = flows.flow(&key);
+        flow = flows.flow(key);
     }
     if flow.is_none() {
         key.channel = Be16::new(0);
-        flow = flows.flow(&key);
+        flow = flows.flow(key);
     }
     let Some(mut flow) = flow else {
-        return stranger(frame, flows, &packet, &key).unwrap_or(Action::Pass(Reason::NoFlow));
+        return stranger(frame, flows, &packet).unwrap_or(Action::Pass(Reason::NoFlow));
     };
-    match relay(frame, flows, terms, ifindex, &packet, &key, &mut flow) {
+    match relay(frame, flows, terms, ifindex, &packet, key, &mut flow) {
         Ok(action) => action,
         Err(reason) => {
             let header = if key.channel == Be16::new(0) { 0 } else { ChannelDataHeader::LEN as u16 };
@@ -87,23 +94,22 @@ fn request<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet, key: &Flow
     {
         return None;
     }
-    Some(copy_request(packet, key))
+    Some(copy_request(packet))
 }
 
 /// A ChannelBind request of somebody whose Allocate was not seen, which may be because it is older than turn-bpf.
 #[inline(always)]
-fn stranger<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet, key: &FlowKey) -> Option<Action> {
-    (packet.data.stun_type(frame)? == CHANNEL_BIND && flows.admit_stranger())
-        .then(|| copy_request(packet, key))
+fn stranger<F: Frame, T: Flows>(frame: &F, flows: &T, packet: &Packet) -> Option<Action> {
+    (packet.data.stun_type(frame)? == CHANNEL_BIND && flows.admit_stranger()).then(|| copy_request(packet))
 }
 
 #[inline(always)]
-fn copy_request(packet: &Packet, key: &FlowKey) -> Action {
+fn copy_request(packet: &Packet) -> Action {
     let length = usize::from(packet.data.length);
     if length > control::MAX_MESSAGE {
         return Action::Pass(Reason::ControlTooLong);
     }
-    Action::Copy(*key, ControlMessage { at: packet.data.at, length, kind: control::kind::REQUEST })
+    Action::Copy(ControlMessage { at: packet.data.at, length, kind: control::kind::REQUEST })
 }
 
 /// A packet of a known flow: relayed, or the reason why it goes to the server.
@@ -124,28 +130,59 @@ fn relay<F: Frame, T: Flows>(
 
     let now = flows.now();
     let is_over_rate = terms.rate_cost != 0 && rate::spend(flow, data.length, now, terms.rate_cost);
+    let spilled = match wait(terms, flow, now, is_over_rate) {
+        Some(reason) => reason,
+        None => match forward(frame, flows, terms, ifindex, packet, key, &data, flow, now) {
+            Err(Reason::LongerThanSeen) => Reason::LongerThanSeen,
+            done => return done,
+        },
+    };
+    note(frame, ifindex, packet, &data, flow, now);
+    let news = match spilled {
+        Reason::NoLease if flow.lease_until != 0 => control::kind::LAPSED,
+        Reason::LongerThanSeen if now >= flow.longer_at => control::kind::LONGER,
+        _ => return Err(spilled),
+    };
+    flows.report(&event(news, now, key, flow));
+    if news == control::kind::LAPSED {
+        flow.lease_until = 0;
+    } else {
+        flow.longer_at = now.wrapping_add(terms.heartbeat);
+    }
+    Err(spilled)
+}
+
+/// Why a packet has to go to the server and its translation to be awaited; none where the lease lets it be relayed.
+#[inline(always)]
+fn wait(terms: &LeaseTerms, flow: &mut Flow, now: u64, is_over_rate: bool) -> Option<Reason> {
     if now >= flow.lease_until {
-        if flow.lease_until != 0 {
-            flow.lease_until = 0;
-            flows.report(&event(control::kind::LAPSED, now, key, flow));
-        }
-        note(frame, ifindex, packet, &data, flow, now);
-        return Err(Reason::NoLease);
+        return Some(Reason::NoLease);
     }
     if is_over_rate {
-        note(frame, ifindex, packet, &data, flow, now);
-        return Err(Reason::OverRate);
+        return Some(Reason::OverRate);
     }
     if now >= flow.heartbeat_at {
         flow.heartbeat_at = now.wrapping_add(terms.heartbeat);
         flow.noted_until = 0;
-        note(frame, ifindex, packet, &data, flow, now);
-        return Err(Reason::Heartbeat);
+        return Some(Reason::Heartbeat);
     }
-    if flow.noted_until > now && flow.noted_in_a_row < MOST_BEHIND {
-        note(frame, ifindex, packet, &data, flow, now);
-        return Err(Reason::Behind);
-    }
+    (flow.noted_until > now && flow.noted_in_a_row < MOST_BEHIND).then_some(Reason::Behind)
+}
+
+/// Relays a packet for which there is a lease.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one call, inlined: a struct would only rename the arguments")]
+fn forward<F: Frame, T: Flows>(
+    frame: &mut F,
+    flows: &T,
+    terms: &LeaseTerms,
+    ifindex: u32,
+    packet: &Packet,
+    key: &FlowKey,
+    data: &ApplicationData,
+    flow: &mut Flow,
+    now: u64,
+) -> Result<Action, Reason> {
     if flow.in_ifindex != ifindex
         || flow.in_mac != packet.ethernet.destination
         || flow.in_tags != packet.tags.without_priority()
@@ -153,7 +190,11 @@ fn relay<F: Frame, T: Flows>(
         return Err(Reason::OtherPath);
     }
 
-    let translation = Translation::new(frame, packet, &data, flow)?;
+    let translation = Translation::new(frame, packet, data, flow, |flow| {
+        if let Some(known) = flows.path_mtu(key) {
+            flow.told_by_routing(&known, now, terms);
+        }
+    })?;
     let redirected = flow.out_ifindex != ifindex || flow.path_flags & path_flags::ONLY_REDIRECT != 0;
     if redirected && !can_redirect(frame, flows, packet, flow) {
         return Err(Reason::CannotRedirect);

@@ -22,13 +22,14 @@ pub mod flow;
 pub mod frame;
 pub mod ingress;
 pub mod packet;
+pub mod path_mtu;
 pub mod rate;
 pub mod reason;
 pub mod translate;
 
 pub use control::{ControlMessage, FlowEvent, RecordHeader};
 pub use egress::Outgoing;
-pub use flow::{Flow, FlowKey, Interface, LeaseTerms};
+pub use flow::{Flow, FlowKey, Interface, LeaseTerms, PathMtu};
 pub use frame::{Flows, Frame};
 pub use ingress::{Action, ingress};
 pub use reason::Reason;

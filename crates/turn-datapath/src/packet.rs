@@ -3,13 +3,14 @@
 use turn_wire::channel_data::ChannelDataHeader;
 use turn_wire::checksum::Sum;
 use turn_wire::ethernet::{self, EthernetHeader, TagHeader, VlanTags};
-use turn_wire::ip::{self, Ipv4Header, Ipv6Header};
+use turn_wire::ip::{self, FragmentHeader, Ipv4Header, Ipv6Header};
 use turn_wire::udp::UdpHeader;
 use turn_wire::{Be16, Be32, IpAddress};
 
 use crate::{FlowKey, Frame, Reason};
 
-/// A UDP datagram in a frame: well-formed, unfragmented, without options or extension headers.
+/// A UDP datagram in a frame: well-formed, unfragmented unless the first fragment was asked for, without options or other
+/// extension headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
     /// The Ethernet header.
@@ -32,6 +33,8 @@ pub struct Packet {
     pub is_v4: bool,
     /// The don't-fragment flag; true for IPv6, which routers never fragment.
     pub dont_fragment: bool,
+    /// Bytes of IP packet, where this is the first fragment of a datagram; zero where it is a whole one.
+    pub fragment: u16,
 }
 
 /// Where the data of a UDP datagram lie in a frame, and how they begin.
@@ -53,37 +56,28 @@ impl Packet {
     /// Names why the frame is not such a datagram.
     #[inline(always)]
     pub fn read<F: Frame>(frame: &F) -> Result<Self, Reason> {
-        let packet = Self::read_headers(frame)?;
+        let packet = Self::read_headers::<F, false>(frame)?;
         Ok(Self { data: UdpData::read(frame, packet.data.at, packet.data.length), ..packet })
     }
 
-    /// Reads a frame without a look at how its UDP data begin.
+    /// Reads a frame without a look at how its UDP data begin. Where `FRAGMENTS` says so, it may be the first fragment
+    /// of a datagram, and the UDP data are longer than what is there of them.
     ///
     /// # Errors
     ///
     /// As of [`Self::read`].
     #[inline(always)]
-    pub fn read_headers<F: Frame>(frame: &F) -> Result<Self, Reason> {
-        let ethernet = frame.get::<EthernetHeader>(0).ok_or(Reason::NotIp)?;
-        let mut link = Link { ethernet, tags: VlanTags::NONE, length: EthernetHeader::LEN };
-        let mut ethertype = ethernet.ethertype;
-        // A third tag is found where the type of an IP packet should be.
-        if ethernet::is_tag_protocol(ethertype) {
-            ethertype = link.read_tag(frame, ethertype)?;
-            if ethernet::is_tag_protocol(ethertype) {
-                ethertype = link.read_tag(frame, ethertype)?;
-            }
-        }
+    pub fn read_headers<F: Frame, const FRAGMENTS: bool>(frame: &F) -> Result<Self, Reason> {
+        let (link, ethertype) = Link::read(frame)?;
         match ethertype {
-            ethernet::IPV4 => Self::read_v4(frame, link),
-            ethernet::IPV6 => Self::read_v6(frame, link),
-            ethernet::VLAN | ethernet::SERVICE_VLAN => Err(Reason::VlanTagged),
+            ethernet::IPV4 => Self::read_v4::<F, FRAGMENTS>(frame, link),
+            ethernet::IPV6 => Self::read_v6::<F, FRAGMENTS>(frame, link),
             _ => Err(Reason::NotIp),
         }
     }
 
     #[inline(always)]
-    fn read_v4<F: Frame>(frame: &F, link: Link) -> Result<Self, Reason> {
+    fn read_v4<F: Frame, const FRAGMENTS: bool>(frame: &F, link: Link) -> Result<Self, Reason> {
         let udp_at = link.length.wrapping_add(Ipv4Header::LEN);
         let ip = frame.get::<Ipv4Header>(link.length).ok_or(Reason::Malformed)?;
         if ip.protocol != ip::UDP {
@@ -96,12 +90,14 @@ impl Packet {
                 Reason::Malformed
             });
         }
-        if ip.fragment.raw() & Ipv4Header::IS_FRAGMENT.raw() != 0 {
+        let is_fragment = ip.fragment.raw() & Ipv4Header::IS_FRAGMENT.raw() != 0;
+        if is_fragment && (!FRAGMENTS || ip.fragment.raw() & Ipv4Header::FRAGMENT_OFFSET.raw() != 0) {
             return Err(Reason::Fragment);
         }
         let udp = frame.get::<UdpHeader>(udp_at).ok_or(Reason::Malformed)?;
         let udp_length = ip.total_length.value().checked_sub(Ipv4Header::LEN as u16);
-        if udp_length != Some(udp.length.value())
+        let is_whole = udp_length == Some(udp.length.value());
+        if is_whole == is_fragment
             || ip.sum().fold() != 0xffff
             || ip.fragment.raw() & Ipv4Header::RESERVED_FLAG.raw() != 0
         {
@@ -114,23 +110,44 @@ impl Packet {
             hop_limit: ip.ttl,
             is_v4: true,
             dont_fragment: ip.fragment.raw() & Ipv4Header::DONT_FRAGMENT.raw() != 0,
-            ..Self::with_data(frame, link, udp, udp_at)?
+            ..Self::with_data(
+                frame,
+                link,
+                udp,
+                udp_at,
+                if is_fragment { ip.total_length.value() } else { 0 },
+            )?
         })
     }
 
     #[inline(always)]
-    fn read_v6<F: Frame>(frame: &F, link: Link) -> Result<Self, Reason> {
-        let udp_at = link.length.wrapping_add(Ipv6Header::LEN);
+    fn read_v6<F: Frame, const FRAGMENTS: bool>(frame: &F, link: Link) -> Result<Self, Reason> {
+        let mut udp_at = link.length.wrapping_add(Ipv6Header::LEN);
         let ip = frame.get::<Ipv6Header>(link.length).ok_or(Reason::Malformed)?;
-        if ip.next_header != ip::UDP {
+        let mut next_header = ip.next_header;
+        let is_fragment = FRAGMENTS && next_header == ip::FRAGMENT;
+        if is_fragment {
+            let fragment = frame.get::<FragmentHeader>(udp_at).ok_or(Reason::Malformed)?;
+            if !fragment.is_first() {
+                return Err(Reason::Fragment);
+            }
+            next_header = fragment.next_header;
+            udp_at = udp_at.wrapping_add(FragmentHeader::LEN);
+        }
+        if next_header != ip::UDP {
             return Err(Reason::NotUdp);
         }
         let udp = frame.get::<UdpHeader>(udp_at).ok_or(Reason::Malformed)?;
         // A v4-mapped address on the wire would be taken for an IPv4 address, so it is not taken at all.
         let (source, destination) = (IpAddress::v6(ip.source), IpAddress::v6(ip.destination));
-        if ip.version() != 6 || ip.payload_length != udp.length || source.is_v4() || destination.is_v4() {
+        let is_whole = ip.payload_length == udp.length;
+        if ip.version() != 6 || is_whole == is_fragment || source.is_v4() || destination.is_v4() {
             return Err(Reason::Malformed);
         }
+        let fragment = match is_fragment {
+            true => ip.payload_length.value().saturating_add(Ipv6Header::LEN as u16),
+            false => 0,
+        };
         Ok(Self {
             source,
             destination,
@@ -138,21 +155,26 @@ impl Packet {
             hop_limit: ip.hop_limit,
             is_v4: false,
             dont_fragment: true,
-            ..Self::with_data(frame, link, udp, udp_at)?
+            ..Self::with_data(frame, link, udp, udp_at, fragment)?
         })
     }
 
-    /// The part that both families share: the UDP data lies in the frame as a whole.
+    /// The part that both families share: the frame holds the IP packet as a whole.
     #[inline(always)]
     fn with_data<F: Frame>(
         frame: &F,
-        Link { ethernet, tags, .. }: Link,
+        Link { ethernet, tags, length: link_length }: Link,
         udp: UdpHeader,
         udp_at: usize,
+        fragment: u16,
     ) -> Result<Self, Reason> {
         let data_at = udp_at.wrapping_add(UdpHeader::LEN);
         let data_length = udp.length.value().checked_sub(UdpHeader::LEN as u16).ok_or(Reason::Malformed)?;
-        frame.behind(data_at.wrapping_add(usize::from(data_length))).ok_or(Reason::Malformed)?;
+        let end = match fragment {
+            0 => data_at.wrapping_add(usize::from(data_length)),
+            length => link_length.wrapping_add(usize::from(length)),
+        };
+        frame.behind(end).ok_or(Reason::Malformed)?;
         Ok(Self {
             ethernet,
             tags,
@@ -164,6 +186,7 @@ impl Packet {
             hop_limit: 0,
             is_v4: false,
             dont_fragment: false,
+            fragment,
         })
     }
 
@@ -197,13 +220,30 @@ impl Packet {
 
 /// What comes before the IP header.
 #[derive(Clone, Copy)]
-struct Link {
+pub(crate) struct Link {
     ethernet: EthernetHeader,
     tags: VlanTags,
-    length: usize,
+    /// In bytes.
+    pub(crate) length: usize,
 }
 
 impl Link {
+    /// Reads it, and returns besides the type of what follows.
+    #[inline(always)]
+    pub(crate) fn read<F: Frame>(frame: &F) -> Result<(Self, Be16), Reason> {
+        let ethernet = frame.get::<EthernetHeader>(0).ok_or(Reason::NotIp)?;
+        let mut link = Self { ethernet, tags: VlanTags::NONE, length: EthernetHeader::LEN };
+        let mut ethertype = ethernet.ethertype;
+        // A third tag is found where the type of an IP packet should be.
+        if ethernet::is_tag_protocol(ethertype) {
+            ethertype = link.read_tag(frame, ethertype)?;
+            if ethernet::is_tag_protocol(ethertype) {
+                ethertype = link.read_tag(frame, ethertype)?;
+            }
+        }
+        if ethernet::is_tag_protocol(ethertype) { Err(Reason::VlanTagged) } else { Ok((link, ethertype)) }
+    }
+
     /// Reads the next tag, which is of this protocol, and returns the type of what follows.
     #[inline(always)]
     fn read_tag<F: Frame>(&mut self, frame: &F, protocol: Be16) -> Result<Be16, Reason> {

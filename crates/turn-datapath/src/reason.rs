@@ -94,6 +94,12 @@ reasons! {
     Candidate = 30, "candidate";
     /// Came while its flow carried more than may be relayed in the kernel, so that the server sees all of it.
     OverRate = 31, "over_rate";
+    /// Longer than any packet that the server was lately seen to send in one piece.
+    LongerThanSeen = 32, "longer_than_seen";
+    /// The server sent on a known flow, but in fragments, which shows how much the way out takes.
+    EgressFragment = 33, "egress_fragment";
+    /// An ICMP error that says how much the way out of a known flow takes.
+    PathMtu = 34, "path_mtu";
 }
 
 impl Reason {
@@ -118,6 +124,7 @@ impl Reason {
                 | Reason::CannotRedirect
                 | Reason::Behind
                 | Reason::OverRate
+                | Reason::LongerThanSeen
         )
     }
 
@@ -134,6 +141,7 @@ impl Reason {
                 | Reason::NoFlow
                 | Reason::Control
                 | Reason::ControlTooLong
+                | Reason::PathMtu
         )
     }
 }

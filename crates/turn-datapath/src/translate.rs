@@ -34,7 +34,7 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// Computes all of it.
+    /// Computes all of it. `look_up_mtu` is called where the packet is longer than what is known to fit.
     ///
     /// # Errors
     ///
@@ -44,7 +44,8 @@ impl Translation {
         frame: &F,
         packet: &Packet,
         data: &ApplicationData,
-        flow: &Flow,
+        flow: &mut Flow,
+        look_up_mtu: impl FnOnce(&mut Flow),
     ) -> Result<Self, Reason> {
         if packet.hop_limit <= 1 {
             return Err(Reason::HopLimit);
@@ -61,10 +62,16 @@ impl Translation {
             .ok_or(Reason::TooBig)?;
         let ip_header = if is_v4 { Ipv4Header::LEN as u16 } else { Ipv6Header::LEN as u16 };
         let ip_length = udp_length.checked_add(ip_header).ok_or(Reason::TooBig)?;
-        if ip_length > flow.out_mtu
+        if ip_length > flow.link_mtu
             || (packet.is_v4 && !is_v4 && !packet.dont_fragment && ip_length > IPV6_MINIMUM_MTU)
         {
             return Err(Reason::TooBig);
+        }
+        if ip_length > flow.out_mtu {
+            look_up_mtu(flow);
+            if ip_length > flow.out_mtu {
+                return Err(Reason::LongerThanSeen);
+            }
         }
 
         let headers = EthernetHeader::LEN

@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use turn_datapath::flow::path_flags;
-use turn_datapath::{Reason, ingress};
+use turn_datapath::{FlowKey, Reason, ingress};
 use turn_testkit::cases::random::Random;
 use turn_testkit::cases::subject::Subject;
 use turn_testkit::cases::{FIRST_PART, HERE, Input, NOW, Outcome, Setting, TERMS, Verdict, host};
@@ -76,7 +76,11 @@ fn is_explained(subject: &Subject, setting: &Setting, input: &Input, reason: Rea
             let length = subject.due(input.frame()).unwrap().len() - 14 - flow.out_tags.length();
             let is_fragmentable = matches!(packet.network, Network::V4 { dont_fragment: false, .. });
             let is_4_to_6 = subject.output.source.is_ipv6() && is_fragmentable;
-            length > usize::from(flow.out_mtu) || (is_4_to_6 && length > 1280)
+            length > usize::from(flow.link_mtu) || (is_4_to_6 && length > 1280)
+        }
+        Reason::LongerThanSeen => {
+            let length = subject.due(input.frame()).unwrap().len() - 14 - flow.out_tags.length();
+            length > usize::from(flow.out_mtu)
         }
         Reason::CannotRedirect => {
             (flow.out_ifindex != HERE || flow.path_flags & path_flags::ONLY_REDIRECT != 0)
@@ -110,7 +114,14 @@ proptest! {
             );
             prop_assert_eq!(before.label, after.label);
             let is_granted = after.lease_until > before.lease_until;
-            prop_assert_eq!(is_granted, outcome.counted.contains(&Reason::Witness) && before != after);
+            // A fragment renews a lease, if it left by the same way; it grants none.
+            let has_fragment = outcome.counted.contains(&Reason::EgressFragment);
+            match before.lease_until > NOW && has_fragment {
+                true => prop_assert_eq!(is_granted, after.noted_until != before.noted_until && is_granted),
+                false => {
+                    prop_assert_eq!(is_granted, outcome.counted.contains(&Reason::Witness) && before != after)
+                }
+            }
             if before.lease_until > NOW && outcome.counted[0] != Reason::Witness {
                 // While a lease runs, the way of its packets never changes.
                 prop_assert_eq!(
@@ -152,7 +163,7 @@ proptest! {
         let Random { setting, input, .. } = Random::new(&choices);
         let mut frame = MemoryFrame::with_headroom(input.frame(), headroom);
         let flows = host::maps(&setting);
-        match ingress(&mut frame, &flows, &TERMS, HERE) {
+        match ingress(&mut frame, &flows, &TERMS, HERE, &mut FlowKey::default()) {
             turn_datapath::Action::Pass(_) | turn_datapath::Action::Copy(..) => {
                 prop_assert_eq!(frame.bytes(), input.frame());
             }

@@ -41,6 +41,7 @@ fn what_comes_in_is_counted_under_one_heading() {
         ControlLost,
         TransmitFailed,
         Candidate,
+        EgressFragment,
     ];
     for reason in Reason::ALL {
         let headings = [reason.is_relayed(), reason.is_spilled(), reason.is_passed()];

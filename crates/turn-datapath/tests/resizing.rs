@@ -1,6 +1,6 @@
 //! Frames that cannot be resized as a translation needs, and where redirected frames go.
 
-use turn_datapath::{Action, Frame, Reason, ingress};
+use turn_datapath::{Action, FlowKey, Frame, Reason, ingress};
 use turn_testkit::cases::draft::Draft;
 use turn_testkit::cases::subject::{DATA, Subject};
 use turn_testkit::cases::{ELSEWHERE, HERE, SENT, TERMS, host};
@@ -62,7 +62,7 @@ fn headroom_is_needed_to_the_byte() {
         for headroom in 0..=growth(&subject) {
             let flows = host::maps(&Draft::received("", &subject, Vec::new()).into_setting());
             let mut frame = MemoryFrame::with_headroom(&input, headroom);
-            let action = ingress(&mut frame, &flows, &TERMS, HERE);
+            let action = ingress(&mut frame, &flows, &TERMS, HERE, &mut FlowKey::default());
             let after = flows.peek(&subject.key()).unwrap();
             if headroom < growth(&subject) {
                 assert_eq!(action, Action::Pass(Reason::NoHeadroom), "{}, {headroom}", subject.name());
@@ -85,7 +85,7 @@ fn a_frame_whose_end_stays_is_untouched() {
             let input = subject.padded(DATA, padding).trailer(trailer).build();
             let mut frame = Uncuttable(MemoryFrame::new(&input));
             let flows = host::maps(&Draft::received("", &subject, Vec::new()).into_setting());
-            let action = ingress(&mut frame, &flows, &TERMS, HERE);
+            let action = ingress(&mut frame, &flows, &TERMS, HERE, &mut FlowKey::default());
             if padding.is_empty() && trailer.is_empty() {
                 assert_eq!(action, Action::Transmit);
             } else {
@@ -108,7 +108,7 @@ fn headers_are_needed_in_the_first_part_and_nothing_else() {
                 let flows = host::maps(&Draft::received("", &subject, Vec::new()).into_setting());
                 let mut frame = MemoryFrame::in_parts(&input, first_part);
                 let name = format!("{}, {first_part} of {}", subject.name(), input.len());
-                match ingress(&mut frame, &flows, &TERMS, HERE) {
+                match ingress(&mut frame, &flows, &TERMS, HERE, &mut FlowKey::default()) {
                     Action::Transmit => {
                         let due = subject.due(&input).unwrap();
                         assert!(first_part >= headers, "{name}");
@@ -135,11 +135,14 @@ fn redirected_frames_go_to_the_interface_of_the_witness() {
         let subject = subject.but(|flow| flow.out_ifindex = ELSEWHERE);
         let flows = host::maps(&Draft::received("", &subject, Vec::new()).into_setting());
         let mut frame = MemoryFrame::new(&subject.packet(DATA).build());
-        assert_eq!(ingress(&mut frame, &flows, &TERMS, HERE), Action::Redirect);
+        assert_eq!(ingress(&mut frame, &flows, &TERMS, HERE, &mut FlowKey::default()), Action::Redirect);
         assert_eq!(flows.take_redirects(), [ELSEWHERE]);
         // What is passed is never made ready to be redirected.
         let mut last_hop = MemoryFrame::new(&subject.packet(DATA).hop_limit(1).build());
-        assert_eq!(ingress(&mut last_hop, &flows, &TERMS, HERE), Action::Pass(Reason::HopLimit));
+        assert_eq!(
+            ingress(&mut last_hop, &flows, &TERMS, HERE, &mut FlowKey::default()),
+            Action::Pass(Reason::HopLimit)
+        );
         assert!(flows.take_redirects().is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use turn_datapath::egress::Sent;
-use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, Reason};
+use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, PathMtu, Reason};
 use turn_wire::ethernet::VlanTags;
 
 pub mod channel_data;
@@ -20,6 +20,7 @@ pub mod headers;
 pub mod host;
 pub mod lease;
 pub mod path;
+pub mod path_mtu;
 pub mod random;
 pub mod rates;
 pub mod stories;
@@ -67,6 +68,8 @@ pub struct Setting {
     pub clients: HashSet<FlowKey>,
     /// Whether requests of other clients are looked at.
     pub admits_strangers: bool,
+    /// What the kernel's routing says of flows.
+    pub path_mtus: Vec<(FlowKey, PathMtu)>,
     /// Known interfaces.
     pub interfaces: Vec<(u32, Interface)>,
     /// Interfaces that frames may be redirected to.
@@ -198,6 +201,7 @@ impl Setting {
             expected: Vec::new(),
             clients: HashSet::new(),
             admits_strangers: true,
+            path_mtus: Vec::new(),
             interfaces: vec![(HERE, interface), (ELSEWHERE, interface)],
             devices: vec![HERE, ELSEWHERE],
         }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashMap, HashSet};
 
-use turn_datapath::{Flow, FlowEvent, FlowKey, Flows, Frame, Interface};
+use turn_datapath::{Flow, FlowEvent, FlowKey, Flows, Frame, Interface, PathMtu};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What the kernel leaves before a frame (`XDP_PACKET_HEADROOM`), without what it keeps for itself there.
@@ -107,6 +107,7 @@ pub struct MemoryFlows {
     flows: RefCell<HashMap<FlowKey, Flow>>,
     expected: HashMap<FlowKey, FlowKey>,
     clients: RefCell<HashSet<FlowKey>>,
+    path_mtus: HashMap<FlowKey, PathMtu>,
     interfaces: HashMap<u32, Interface>,
     devices: HashSet<u32>,
     admits_strangers: bool,
@@ -134,6 +135,11 @@ impl MemoryFlows {
     /// Makes an interface known.
     pub fn insert_interface(&mut self, ifindex: u32, interface: Interface) {
         self.interfaces.insert(ifindex, interface);
+    }
+
+    /// Says what the path of a flow takes.
+    pub fn insert_path_mtu(&mut self, key: FlowKey, mtu: PathMtu) {
+        self.path_mtus.insert(key, mtu);
     }
 
     /// Lets frames be redirected to an interface.
@@ -197,6 +203,10 @@ impl Flows for MemoryFlows {
 
     fn interface(&self, ifindex: u32) -> Option<Interface> {
         self.interfaces.get(&ifindex).copied()
+    }
+
+    fn path_mtu(&self, key: &FlowKey) -> Option<PathMtu> {
+        self.path_mtus.get(key).copied()
     }
 
     fn now(&self) -> u64 {

@@ -10,6 +10,12 @@ use crate::{Be16, Be32};
 
 /// Protocol number of UDP.
 pub const UDP: u8 = 17;
+/// Protocol number of ICMP (RFC 792).
+pub const ICMP: u8 = 1;
+/// Protocol number of ICMP for IPv6 (RFC 4443).
+pub const ICMPV6: u8 = 58;
+/// Protocol number of the header of a fragment of an IPv6 packet.
+pub const FRAGMENT: u8 = 44;
 
 /// An address of either family; an IPv4 address in its IPv4-mapped form (RFC 4291 section 2.5.5.2).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -117,6 +123,8 @@ impl Ipv4Header {
     pub const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
     /// The bits that are set in fragments only: more-fragments flag and offset.
     pub const IS_FRAGMENT: Be16 = Be16::new(0x3fff);
+    /// The offset of a fragment, which is zero in the first one.
+    pub const FRAGMENT_OFFSET: Be16 = Be16::new(0x1fff);
 
     /// The sum of all words of the header, its checksum included: 0xffff where the checksum is right.
     #[inline(always)]
@@ -175,7 +183,34 @@ impl Ipv6Header {
     }
 }
 
-const _: () = assert!(Ipv4Header::LEN == 20 && Ipv6Header::LEN == 40);
+/// The header of a fragment of an IPv6 packet (RFC 8200 section 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FragmentHeader {
+    /// Protocol of what was cut.
+    pub next_header: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Offset in bytes, a multiple of 8, and the more-fragments flag.
+    pub offset_and_more: Be16,
+    /// Tells the fragments of one packet from those of others.
+    pub identification: Be32,
+}
+
+impl FragmentHeader {
+    /// Length in bytes.
+    pub const LEN: usize = size_of::<Self>();
+
+    /// The first of several fragments.
+    #[inline(always)]
+    pub const fn is_first(&self) -> bool {
+        const MORE: u16 = 1;
+        const OFFSET_AND_MORE: u16 = 0xfff9;
+        self.offset_and_more.value() & OFFSET_AND_MORE == MORE
+    }
+}
+
+const _: () = assert!(Ipv4Header::LEN == 20 && Ipv6Header::LEN == 40 && FragmentHeader::LEN == 8);
 
 #[cfg(test)]
 mod tests {

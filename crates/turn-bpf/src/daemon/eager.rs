@@ -60,10 +60,13 @@ impl Daemon {
             flags |= path_flags::ONLY_REDIRECT;
         }
         let now = nanoseconds(self.clock.now());
+        let link_mtu = out.mtu.min(u32::from(u16::MAX)) as u16;
         Some(Flow {
             lease_until: now.saturating_add(self.terms.lease),
             heartbeat_at: now.saturating_add(self.terms.heartbeat),
-            out_mtu: out.mtu.min(way_out.mtu.unwrap_or(u32::MAX)).min(u32::from(u16::MAX)) as u16,
+            out_mtu: way_out.mtu.map_or(link_mtu, |mtu| mtu.min(u32::from(link_mtu)) as u16),
+            out_mtu_until: now.saturating_add(self.terms.lease),
+            link_mtu,
             path_flags: flags,
             out_mac_destination: mac(way_out.mac),
             out_mac_source: mac(out.mac?),

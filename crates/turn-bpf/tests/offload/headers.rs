@@ -104,9 +104,10 @@ fn relayed_frames_are_what_the_oracle_says() {
         let mut ends = Ends::of(&offload, &client, relayed, peer_address);
         (ends.to_peer.dont_fragment, ends.to_client.dont_fragment) = terms;
         let mut channel = Channel { client: &mut client, number: CHANNEL };
-        channel.send(b"arms one way").unwrap();
+        // As long as the longest of them, so that the server has been seen to send that in one piece.
+        channel.send(&[1; 1200]).unwrap();
         receive(&peer, PATIENCE).unwrap().expect("at the peer");
-        peer.send_to(b"arms the other", relayed).unwrap();
+        peer.send_to(&[2; 1200], relayed).unwrap();
         channel.receive(PATIENCE).unwrap().expect("at the client");
         offload.wait_for_session(&client, CHANNEL, |session| session.state == "kernel");
         ends.round_trip();

@@ -36,6 +36,10 @@ fn jumbo_frames_are_relayed() {
         let (mut client, _) = offload.allocated_client();
         let echo = offload.echo();
         offload.bind_and_arm(&mut client, CHANNEL, &echo);
+        // The server shows that the longest frames need not be cut.
+        let mut channel = Channel { client: &mut client, number: CHANNEL };
+        channel.send(&[7; MOST]).unwrap();
+        assert_eq!(channel.receive(PATIENCE).unwrap(), Some(vec![7; MOST]));
         let before = offload.kernel_packets();
         // Around what a page of 4096 bytes has room for in the first part, and up to the MTU.
         let sizes = (3400..3520).step_by(7).chain([4000, 4096, 8000, 8001, 8002, 8003, MOST - 1, MOST]);

@@ -10,7 +10,7 @@ use turn_bpf::flow_table::FlowMaps as _;
 use turn_bpf::object::{Maps, Object, Plain};
 use turn_datapath::control::kind;
 use turn_datapath::egress::Sent;
-use turn_datapath::{Flow, FlowEvent, FlowKey, LeaseTerms, Reason, RecordHeader};
+use turn_datapath::{Flow, FlowEvent, FlowKey, LeaseTerms, PathMtu, Reason, RecordHeader};
 use turn_testkit::cases::{HERE, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
 use turn_wire::ethernet::VlanTags;
 use zerocopy::FromBytes as _;
@@ -85,6 +85,10 @@ impl Kernel {
         for client in &setting.clients {
             self.maps.clients.insert(Plain(*client), 1, 0).expect("room in CLIENTS");
         }
+        for (key, mtu) in &setting.path_mtus {
+            let moved = PathMtu { asked_at: clock.time_there(mtu.asked_at), ..*mtu };
+            self.maps.path_mtus.insert(Plain(*key), Plain(moved), 0).expect("room in PATH_MTUS");
+        }
         for (ifindex, interface) in &setting.interfaces {
             self.maps.interfaces.insert(ifindex, Plain(*interface), 0).expect("room in INTERFACES");
         }
@@ -103,6 +107,9 @@ impl Kernel {
         setting.expected.iter().for_each(|(output, _)| self.maps.flows.remove_expected(output));
         for client in clients {
             self.maps.clients.remove(&Plain(*client)).expect("a client that was there");
+        }
+        for (key, _) in &setting.path_mtus {
+            self.maps.path_mtus.remove(&Plain(*key)).expect("a path that was there");
         }
         for (ifindex, _) in &setting.interfaces {
             self.maps.interfaces.remove(ifindex).expect("an interface that was there");
@@ -208,8 +215,9 @@ impl Clock {
     }
 }
 
-fn times(flow: &mut Flow) -> [&mut u64; 4] {
-    [&mut flow.lease_until, &mut flow.heartbeat_at, &mut flow.noted_until, &mut flow.busy_until]
+fn times(flow: &mut Flow) -> [&mut u64; 6] {
+    let Flow { lease_until, heartbeat_at, noted_until, busy_until, out_mtu_until, longer_at, .. } = flow;
+    [lease_until, heartbeat_at, noted_until, busy_until, out_mtu_until, longer_at]
 }
 
 /// The clock that the programs read.

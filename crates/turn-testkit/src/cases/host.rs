@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use turn_datapath::egress::{LONGEST_TRAIN, Seen, Sent};
-use turn_datapath::{Action, ControlMessage, FlowEvent, FlowKey, LeaseTerms, Outgoing, Reason, ingress};
+use turn_datapath::{
+    Action, ControlMessage, FlowEvent, FlowKey, LeaseTerms, Outgoing, Reason, ingress, path_mtu,
+};
 
 use super::{FIRST_PART, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
 use crate::memory::{MemoryFlows, MemoryFrame};
@@ -18,6 +20,7 @@ pub fn maps(setting: &Setting) -> MemoryFlows {
     setting.expected.iter().for_each(|(output, flow)| flows.insert_expected(*output, *flow));
     setting.clients.iter().for_each(|client| flows.add_client(client));
     setting.interfaces.iter().for_each(|(ifindex, interface)| flows.insert_interface(*ifindex, *interface));
+    setting.path_mtus.iter().for_each(|(key, mtu)| flows.insert_path_mtu(*key, *mtu));
     setting.devices.iter().for_each(|ifindex| flows.insert_device(*ifindex));
     flows
 }
@@ -32,10 +35,14 @@ pub fn run_by(terms: &LeaseTerms, setting: &Setting, input: &Input) -> Outcome {
     let flows = maps(setting);
     let first_part = if matches!(input, Input::Received { .. }) { FIRST_PART } else { usize::MAX };
     let mut frame = MemoryFrame::in_parts(input.frame(), first_part);
+    let mut key = FlowKey::default();
     let (verdict, mut counted, messages) = match input {
-        Input::Received { interface, .. } => match ingress(&mut frame, &flows, terms, *interface) {
+        Input::Received { interface, .. } => match ingress(&mut frame, &flows, terms, *interface, &mut key) {
+            Action::Pass(Reason::NotUdp) => {
+                (Verdict::Onward, vec![path_mtu::hear(&frame, &flows, terms)], Vec::new())
+            }
             Action::Pass(reason) => (Verdict::Onward, vec![reason], Vec::new()),
-            Action::Copy(key, message) => (Verdict::Onward, vec![Reason::Control], vec![(key, message)]),
+            Action::Copy(message) => (Verdict::Onward, vec![Reason::Control], vec![(key, message)]),
             Action::Transmit => (Verdict::Transmit, vec![Reason::Relayed], Vec::new()),
             Action::Redirect => (Verdict::Redirect, vec![Reason::Redirected], Vec::new()),
         },

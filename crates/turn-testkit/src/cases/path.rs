@@ -47,7 +47,7 @@ pub fn ip9_packets_that_outgrow_the_mtu_pass() -> Vec<Case> {
     for subject in Subject::all() {
         let overhead = subject.servers(&[]).build().len() - 14;
         for mtu in [1280, 1400, MTU, 3000] {
-            let subject = subject.but(|flow| flow.out_mtu = mtu);
+            let subject = subject.but(|flow| (flow.out_mtu, flow.link_mtu) = (mtu, mtu));
             let fits = usize::from(mtu) - overhead;
             for length in fits - 4..=fits + 4 {
                 let frame = subject.packet(&data(length)).build();
@@ -56,7 +56,7 @@ pub fn ip9_packets_that_outgrow_the_mtu_pass() -> Vec<Case> {
                 cases.push(if fits { draft.relayed() } else { draft.passes(Reason::TooBig) });
             }
         }
-        let none = subject.but(|flow| flow.out_mtu = 0);
+        let none = subject.but(|flow| (flow.out_mtu, flow.link_mtu) = (0, 0));
         let frame = subject.packet(&[]).build();
         cases.push(Draft::received("no MTU known", &none, frame).passes(Reason::TooBig));
     }
@@ -67,7 +67,7 @@ pub fn ip9_packets_that_outgrow_the_mtu_pass() -> Vec<Case> {
 pub fn pr6_jumbo_packets_pass_or_fit() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in Subject::all() {
-        let subject = subject.but(|flow| flow.out_mtu = u16::MAX);
+        let subject = subject.but(|flow| (flow.out_mtu, flow.link_mtu) = (u16::MAX, u16::MAX));
         let overhead = subject.servers(&[]).build().len() - 14;
         let head = if subject.input.channel.is_some() { 4 } else { 0 };
         let ip_header = if subject.input.source.is_ipv4() { 20 } else { 0 };
@@ -88,7 +88,7 @@ pub fn jumbo_packets_are_redirected_to_what_takes_them() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in Subject::all() {
         let elsewhere = subject.but(|flow| {
-            flow.out_mtu = 9000;
+            (flow.out_mtu, flow.link_mtu) = (9000, 9000);
             flow.out_ifindex = ELSEWHERE;
         });
         let overhead = elsewhere.packet(&[]).build().len();
@@ -111,7 +111,7 @@ pub fn jumbo_packets_are_redirected_to_what_takes_them() -> Vec<Case> {
 pub fn cd2_padding_of_jumbo_packets_is_stripped() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in Subject::all() {
-        let subject = subject.but(|flow| flow.out_mtu = u16::MAX);
+        let subject = subject.but(|flow| (flow.out_mtu, flow.link_mtu) = (u16::MAX, u16::MAX));
         for length in (8000..8004).chain(FIRST_PART - 80..FIRST_PART).chain(40_001..40_004) {
             let missing = length.next_multiple_of(4) - length;
             let padding =

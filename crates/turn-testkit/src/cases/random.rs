@@ -5,6 +5,7 @@ use turn_datapath::flow::{interface_flags, path_flags};
 use turn_datapath::{Flow, Interface};
 
 use super::control::stun;
+use super::path_mtu::{first_fragment, icmp_error};
 use super::subject::{Subject, data, mac, print, tags};
 use super::{ELSEWHERE, HERE, Input, MILLISECOND, NOW, SECOND, SENT, Setting};
 use crate::packet::{Packet, TPID_8021AD, TPID_8021Q, Tag, UdpChecksum, channel_data};
@@ -121,7 +122,10 @@ fn change_flow(choices: &mut Choices<'_>, flow: &mut Flow, data: &[u8]) {
         flow.out_ifindex = ELSEWHERE;
     }
     if choices.seldom(8) {
-        flow.out_mtu = choices.of(&[1280, 576, 1400, 9000, 0]);
+        flow.link_mtu = choices.of(&[1280, 576, 1400, 9000, 0]);
+        flow.out_mtu = flow.link_mtu.min(choices.of(&[u16::MAX, u16::MAX, 1280, 552, 100]));
+        flow.out_mtu_until = choices.of(&times);
+        flow.longer_at = choices.of(&times);
     }
     if choices.seldom(16) {
         flow.in_ifindex = ELSEWHERE;
@@ -155,6 +159,12 @@ fn random_tags(choices: &mut Choices<'_>) -> Vec<Tag> {
 }
 
 fn frame(choices: &mut Choices<'_>, subject: &Subject, data: &[u8]) -> Vec<u8> {
+    if choices.seldom(16) {
+        let quoted = &subject.servers(data).build()[14..];
+        let quoted = &quoted[..quoted.len().min(choices.of(&[1232, 548, 48, 28]))];
+        let mtu = choices.of(&[1280, 1400, 0, 552, 68, 1 << 16]);
+        return icmp_error(subject.output.source.is_ipv4(), mtu, quoted);
+    }
     let missing = data.len().next_multiple_of(4) - data.len();
     let excess = choices.of(&[0, 0, missing, missing, missing, 1, 2, 3, 4, 9]);
     let padding: Vec<u8> = (0..excess).map(|_| choices.byte()).collect();
@@ -175,6 +185,9 @@ fn sent_frame(choices: &mut Choices<'_>, subject: &Subject, data: &[u8]) -> Vec<
         let attributes = choices.of(&[0, 8, 100, 1259, 1260, 1261, 1400]);
         let packet = Packet::new(subject.input.destination, subject.input.source);
         return packet.payload(&stun(stun_type, attributes)).build();
+    }
+    if data.len() > 300 && choices.seldom(8) {
+        return first_fragment(&subject.but(|flow| flow.out_tags = tags(&[])).servers(data).build(), 320);
     }
     let mut packet = subject.servers(data);
     if let (Some(channel), true) = (subject.output.channel, choices.seldom(4)) {

@@ -94,6 +94,8 @@ impl Subject {
             out_destination_port: Be16::new(output.destination.port()),
             out_channel: Be16::new(output.channel.unwrap_or(0)),
             out_mtu: MTU,
+            link_mtu: MTU,
+            out_mtu_until: NOW + 5 * SECOND,
             label: 0x00c0_ffee,
             path_flags: path_flags::DONT_FRAGMENT | path_flags::REDIRECT,
             out_mac_destination: mac(PEER_MAC),

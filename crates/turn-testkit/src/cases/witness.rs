@@ -21,7 +21,8 @@ pub fn a_witness_grants_a_lease() -> Vec<Case> {
             let data = data(length);
             let subject = subject.awaiting(&data);
             let draft = Draft::sent(format!("{length} bytes"), &subject, subject.servers(&data).build());
-            cases.push(armed(draft.passes(Reason::Witness)).reports(kind::ARMED));
+            let case = armed(draft.passes(Reason::Witness)).reports(kind::ARMED);
+            cases.push(case.leaves(|flow| sent_whole(flow, length)));
         }
         let late = subject.awaiting(DATA).but(|flow| flow.noted_until = 1);
         let draft = Draft::sent("a slow server", &late, subject.servers(DATA).build());
@@ -126,7 +127,7 @@ pub fn ip8_a_witness_brings_mtu_and_df() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in Subject::all() {
         for has_df in [false, true] {
-            for (mtu, known) in [(1280, 1280), (9000, 9000), (65_535, 65_535), (65_536, 65_535)] {
+            for (mtu, known) in [(1280, 1280), (9000, 9000), (65_535, 65_535), (65_536, 65_535), (500, 500)] {
                 let subject = subject.awaiting(DATA).but(|flow| flow.path_flags ^= path_flags::DONT_FRAGMENT);
                 let frame = subject.servers(DATA).dont_fragment(has_df).build();
                 let draft = Draft::sent(format!("MTU {mtu}, DF {has_df}"), &subject, frame);
@@ -137,7 +138,7 @@ pub fn ip8_a_witness_brings_mtu_and_df() -> Vec<Case> {
                 cases.push(draft.passes(Reason::Witness).leaves(|flow| {
                     flow.lease_until = NOW + 10 * SECOND;
                     flow.noted_until = 0;
-                    flow.out_mtu = known;
+                    flow.link_mtu = known;
                     flow.path_flags = df | path_flags::REDIRECT;
                 }));
             }
@@ -243,7 +244,7 @@ pub fn a_wildcard_port_finds_the_relayed_transport_address() -> Vec<Case> {
         let draft = draft.setting(|setting| setting.expected = vec![(wildcard, subject.key())]);
         cases.push(draft.passes(Reason::Candidate).leaves(|flow| {
             flow.noted_until = 0;
-            flow.out_mtu = MTU;
+            sent_whole(flow, DATA.len());
             flow.path_flags = path_flags::DONT_FRAGMENT | path_flags::REDIRECT;
             flow.out_source = subject.output.source.ip().into();
             flow.out_source_port = Be16::new(subject.output.source.port());
@@ -360,14 +361,24 @@ pub(super) fn unarmed() -> Vec<Subject> {
     Subject::all().iter().map(|subject| subject.but(forget)).collect()
 }
 
+/// The flow knows that the server sent this much application data in one piece, and nothing else of its way before.
+pub(super) fn sent_whole(flow: &mut Flow, length: usize) {
+    let is_v4 = flow.out_destination.is_v4();
+    let headers = if is_v4 { 28 } else { 48 } + if flow.out_channel == Be16::new(0) { 0 } else { 4 };
+    flow.link_mtu = MTU;
+    flow.out_mtu = ((headers + length) as u16).max(if is_v4 { 552 } else { 1280 });
+    flow.out_mtu_until = NOW + 7 * SECOND;
+    flow.longer_at = NOW;
+}
+
 /// The case leaves its flow armed with the way of [`Subject::servers`].
 pub(super) fn armed(case: Case) -> Case {
     case.leaves(|flow| {
+        sent_whole(flow, DATA.len());
         flow.lease_until = NOW + 10 * SECOND;
         flow.heartbeat_at = NOW + 3 * SECOND;
         flow.noted_until = 0;
         flow.armed += 1;
-        flow.out_mtu = MTU;
         flow.path_flags = path_flags::DONT_FRAGMENT | path_flags::REDIRECT;
         flow.out_mac_destination = mac(PEER_MAC);
         flow.out_mac_source = mac(RELAYED_MAC);
