@@ -24,7 +24,7 @@ use crate::interrupt;
 
 /// Of each sender: a modest load, since losses on a busy machine would say nothing about turn-bpf.
 const PACKETS_PER_SECOND: u32 = 100;
-const SECONDS: u32 = 6;
+const SECONDS: u32 = 4;
 /// Longer than any server waits for a silent client.
 const LONG_SECONDS: u32 = 70;
 /// uclient's messages.

@@ -56,7 +56,7 @@ impl Matrix {
              Written by `cargo xtask interop`; do not edit.\n\n\
              Stock servers and clients in a network of namespaces, each with each: first without turn-bpf, then with it. A client either \
              talks to a peer that echoes, or to another client of the same server (\"client to client\", \"tab to tab\"). Each sender sends \
-             100 packets a second for 6 seconds, of up to 1112 bytes, all different, and what arrives is checked byte by byte (uclient counts \
+             100 packets a second for 4 seconds, of up to 1112 bytes, all different, and what arrives is checked byte by byte (uclient counts \
              only; the browser sends what its codecs make). The share is that of all packets that the server had to relay.\n\n\
              {}; coturn of sid: {}\n\n\
              ## Share relayed in the kernel\n\n\

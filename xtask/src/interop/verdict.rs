@@ -68,17 +68,29 @@ impl fmt::Display for Verdict {
 /// What is known of servers, or else what the client said.
 fn why_impossible(server: Server, client: Client, without: &Half) -> String {
     let is_pair = client.title().contains("client to client") || client == Client::ChromiumPair;
-    match (server, &without.failure, without.observed) {
-        (Server::TurnRs, ..) if !is_pair => {
+    match (server, &without.failure) {
+        (Server::TurnRs, _) if !is_pair => {
             "turn-rs has no relay sockets; it relays only between its own clients".into()
         }
-        (Server::NodeTurn, ..) => "node-turn never relays ChannelData of clients".into(),
-        (Server::CoturnNewOptions, Some(failure), _) if failure.contains("error 508") => {
+        (Server::NodeTurn, _) => "node-turn never relays ChannelData of clients".into(),
+        (Server::CoturnNewOptions, Some(failure)) if failure.contains("error 508") => {
             "uclient asks for an even port, which coturn refuses with --multiplex-peer (error 508)".into()
         }
-        (_, Some(failure), _) => failure.lines().next().unwrap_or_default().to_owned(),
-        (_, None, Some(seen)) => format!("{} of {} packets arrived", seen.received, seen.sent),
-        (_, None, None) => "nothing was observed".into(),
+        (Server::CoturnNew, Some(failure)) if failure.contains("channel bind: error 400") => {
+            "this uclient takes channel numbers above 0x4fff, which newer coturn refuses (error 400)".into()
+        }
+        (Server::TurnRs, _) if client == Client::ChromiumPair => {
+            format!("{}; the browser's ICE or DTLS does not get through turn-rs", said(without))
+        }
+        _ => said(without),
+    }
+}
+
+fn said(half: &Half) -> String {
+    match (&half.failure, half.observed) {
+        (Some(failure), _) => failure.lines().next().unwrap_or_default().to_owned(),
+        (None, Some(seen)) => format!("{} of {} packets arrived", seen.received, seen.sent),
+        (None, None) => "nothing was observed".into(),
     }
 }
 
