@@ -394,6 +394,11 @@ impl Daemon {
                         None => self.bind(binding, None),
                     }
                 }
+                Command::BindDoubtful(binding) => {
+                    tracing::debug!(five_tuple = %binding.five_tuple, channel = binding.channel, peer = %binding.peer,
+                        "to be proved by the server");
+                    self.bind(binding, None);
+                }
                 Command::Unbind(binding, revocation) => {
                     if let Some(waiting) = &mut self.eager {
                         waiting.retain(|other| *other != binding);

@@ -13,10 +13,19 @@ use crate::{Allocation, FiveTuple};
 #[derive(Debug)]
 pub(crate) struct Allocations {
     by_five_tuple: HashMap<FiveTuple, Allocation>,
-    owners: HashMap<SocketAddr, FiveTuple>,
+    owners: HashMap<SocketAddr, Owners>,
     relayed_ports: Multiset<u16>,
     listeners: Multiset<SocketAddr>,
     deadlines: Deadlines<FiveTuple>,
+}
+
+/// The allocations that have a relayed transport address: one (RFC 8656 section 6), several where a server tells them apart by their
+/// peers, and those of which nobody has said yet that they are over.
+#[derive(Debug, Default)]
+struct Owners {
+    five_tuples: Vec<FiveTuple>,
+    /// Whether an older one was seen alive after a newer one was made.
+    is_shared: bool,
 }
 
 impl Allocations {
@@ -47,9 +56,26 @@ impl Allocations {
         self.by_five_tuple.get_mut(&five_tuple)
     }
 
-    /// The allocation that has this relayed transport address.
-    pub(crate) fn owner(&self, relayed: SocketAddr) -> Option<FiveTuple> {
-        self.owners.get(&relayed).copied()
+    /// The allocations that have this relayed transport address, in the order in which they were made.
+    pub(crate) fn owners(&self, relayed: SocketAddr) -> &[FiveTuple] {
+        self.owners.get(&relayed).map_or(&[], |owners| &owners.five_tuples)
+    }
+
+    /// Whether the server is known to give this relayed transport address to several allocations at a time.
+    pub(crate) fn is_shared(&self, relayed: SocketAddr) -> bool {
+        self.owners.get(&relayed).is_some_and(|owners| owners.is_shared)
+    }
+
+    /// The server has shown that the allocation is there. Where a newer one has its address, they share it.
+    pub(crate) fn seen_alive(&mut self, five_tuple: FiveTuple) {
+        let Some(allocation) = self.by_five_tuple.get(&five_tuple) else { return };
+        for relayed in allocation.relayed() {
+            if let Some(owners) = self.owners.get_mut(&relayed)
+                && owners.five_tuples.last() != Some(&five_tuple)
+            {
+                owners.is_shared = true;
+            }
+        }
     }
 
     /// Whether a server has made a live allocation from this address.
@@ -64,11 +90,11 @@ impl Allocations {
         self.relayed_ports.contains(&port)
     }
 
-    /// Adds an allocation whose 5-tuple and relayed transport addresses are nobody's.
+    /// Adds an allocation whose 5-tuple is nobody's.
     pub(crate) fn insert(&mut self, allocation: Allocation) {
         let five_tuple = allocation.five_tuple();
         for relayed in allocation.relayed() {
-            self.owners.insert(relayed, five_tuple);
+            self.owners.entry(relayed).or_default().five_tuples.push(five_tuple);
             self.relayed_ports.insert(relayed.port());
         }
         self.listeners.insert(five_tuple.server);
@@ -79,7 +105,7 @@ impl Allocations {
     pub(crate) fn remove(&mut self, five_tuple: FiveTuple) -> Option<Allocation> {
         let allocation = self.by_five_tuple.remove(&five_tuple)?;
         for relayed in allocation.relayed() {
-            self.release(relayed);
+            self.release(relayed, five_tuple);
         }
         self.listeners.remove(five_tuple.server);
         self.deadlines.remove(allocation.deadline(), five_tuple);
@@ -95,7 +121,7 @@ impl Allocations {
         self.deadlines.remove(before, five_tuple);
         self.deadlines.insert(after, five_tuple);
         if let Some(relayed) = relayed {
-            self.release(relayed);
+            self.release(relayed, five_tuple);
         }
     }
 
@@ -119,8 +145,13 @@ impl Allocations {
         self.deadlines.due(now)
     }
 
-    fn release(&mut self, relayed: SocketAddr) {
-        self.owners.remove(&relayed);
+    fn release(&mut self, relayed: SocketAddr, five_tuple: FiveTuple) {
+        if let Entry::Occupied(mut entry) = self.owners.entry(relayed) {
+            entry.get_mut().five_tuples.retain(|owner| *owner != five_tuple);
+            if entry.get().five_tuples.is_empty() {
+                entry.remove();
+            }
+        }
         self.relayed_ports.remove(relayed.port());
     }
 }

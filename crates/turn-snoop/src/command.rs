@@ -8,6 +8,9 @@ use crate::FiveTuple;
 pub enum Command {
     /// The server bound the channel, for the first time or again.
     Bind(ChannelBinding),
+    /// The same where several allocations have the relayed transport address, one of which may be over without a word: the server has
+    /// to be seen relaying the binding before anything is relayed for it.
+    BindDoubtful(ChannelBinding),
     /// The binding is over; there is exactly one for every binding that was announced.
     Unbind(ChannelBinding, Revocation),
     /// The allocation is over: control messages of its 5-tuple need no copying any longer.
@@ -42,7 +45,8 @@ pub enum Revocation {
     AllocationMismatch,
     /// The server made another allocation on the same 5-tuple, so the older one was gone (RFC 8656 section 7.2).
     ReplacedAllocation,
-    /// The server gave the relayed transport address to another allocation (RFC 8656 section 6).
+    /// The server gave the relayed transport address to another allocation, or bound the peer there for another client (RFC 8656
+    /// section 6).
     RelayedAddressReused,
     /// The channel was bound to another peer, or the peer to another channel (RFC 8656 section 12).
     Rebound,

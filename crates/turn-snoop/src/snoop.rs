@@ -220,7 +220,10 @@ impl Snoop {
             // 437 to an Allocate says that the allocation is there (RFC 8656 section 7.2).
             (Method::ALLOCATE, Class::ErrorResponse) => Err(Refusal::ServerRefused),
             (Method::REFRESH, Class::SuccessResponse) => self.refreshed(now, key, &message),
-            (Method::CREATE_PERMISSION, Class::SuccessResponse) => Ok(()),
+            (Method::CREATE_PERMISSION, Class::SuccessResponse) => {
+                self.allocations.seen_alive(five_tuple);
+                Ok(())
+            }
             (Method::CHANNEL_BIND, Class::SuccessResponse) => self.channel_bound(now, key, &message),
             (Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND, Class::ErrorResponse) => {
                 self.refused(now, key, &message)
@@ -262,7 +265,7 @@ impl Snoop {
 
         let grant = grant?;
         for &relayed in &grant.relayed {
-            self.void_owner(relayed);
+            self.doubt_owners(relayed);
         }
         if self.allocations.len() >= self.limits.allocations {
             return Err(Refusal::TooManyAllocations);
@@ -298,14 +301,6 @@ impl Snoop {
         Ok(())
     }
 
-    /// A relayed transport address belongs to one allocation at a time (RFC 8656 section 6), so its older owner is
-    /// gone.
-    fn void_owner(&mut self, relayed: SocketAddr) {
-        if let Some(older) = self.allocations.owner(relayed) {
-            self.end(older, None, Revocation::RelayedAddressReused);
-        }
-    }
-
     /// A Refresh success (RFC 8656 section 8.2). It changes an allocation and never makes one.
     fn refreshed(
         &mut self,
@@ -326,6 +321,7 @@ impl Snoop {
             self.leave_to_server(five_tuple);
         }
         refuse_unknown_attributes(message, RESPONSE_ATTRIBUTES)?;
+        self.allocations.seen_alive(five_tuple);
         let deadline = now.saturating_add(lifetime);
         // The family is named in the request alone, and the other family keeps its deadline.
         let family = match answered {
@@ -392,6 +388,7 @@ impl Snoop {
             Answered::Overflowed => return Err(Refusal::TooManyTransactions),
         };
 
+        self.allocations.seen_alive(key.five_tuple);
         // Whether or not the new binding can be announced, the server no longer has those that it excludes.
         self.unbind_excluded(key.five_tuple, channel, peer, Revocation::Rebound);
         refuse_unknown_attributes(message, RESPONSE_ATTRIBUTES)?;
@@ -414,6 +411,11 @@ impl Snoop {
             return Err(Refusal::TooManyChannels);
         }
 
+        let mut is_doubtful = false;
+        if let Some(relayed) = relayed {
+            self.unbind_of_other_owners(five_tuple, relayed, peer);
+            is_doubtful = self.allocations.owners(relayed).len() > 1;
+        }
         let binding = ChannelBinding { five_tuple, channel, peer, relayed };
         let user = self.transactions.user(key);
         if let Some(allocation) = self.allocations.of_mut(five_tuple) {
@@ -421,7 +423,11 @@ impl Snoop {
             allocation.user = user.or(allocation.user.take());
         }
         self.binding_count += usize::from(is_new);
-        self.commands.push_back(Command::Bind(binding));
+        self.commands.push_back(if is_doubtful {
+            Command::BindDoubtful(binding)
+        } else {
+            Command::Bind(binding)
+        });
         Ok(())
     }
 
@@ -432,7 +438,7 @@ impl Snoop {
         if allocation.has_relayed(peer) || self.allocations.is_listener(peer) {
             return Err(Refusal::PeerIsThisHost);
         }
-        if self.local_addresses.contains(&peer.ip()) && self.allocations.owner(peer).is_none() {
+        if self.local_addresses.contains(&peer.ip()) && self.allocations.owners(peer).is_empty() {
             return Err(Refusal::PeerIsThisHost);
         }
         Ok(())

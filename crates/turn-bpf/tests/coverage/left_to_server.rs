@@ -1,6 +1,6 @@
 //! What turn-bpf does not relay works as without it, and is told with a reason.
 //!
-//! Not here: coturn's `--multiplex-peer`, which the packaged coturn 4.6.1 does not have yet.
+//! Not here: coturn's `--multiplex-peer`, which the packaged coturn 4.6.1 does not have yet; `cargo xtask interop` runs a newer one with it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};

@@ -8,7 +8,7 @@ use turn_wire::stun::{AddressFamily, Method};
 use super::Snoop;
 use crate::content::Content;
 use crate::transactions::{Contents, MEMORY, TransactionKey};
-use crate::{ChannelBinding, Command, FiveTuple, Revocation};
+use crate::{Allocation, ChannelBinding, Command, FiveTuple, Revocation};
 
 impl Snoop {
     /// The transaction that made a binding turns out to stand for two requests, so the server may have granted the
@@ -59,6 +59,44 @@ impl Snoop {
         let Some(allocation) = self.allocations.of(five_tuple) else { return };
         for binding in allocation.bindings_against(channel, peer) {
             self.unbind(binding, revocation);
+        }
+    }
+
+    /// The server gives a relayed transport address to one more allocation. It belongs to one at a time (RFC 8656 section 6), so the
+    /// older one should be gone; but some servers share it among clients. So nothing that the kernel knows of the older one counts any
+    /// longer, and the server itself shows whether the binding lives on. Where it is known to share the address, there is no doubt.
+    pub(super) fn doubt_owners(&mut self, relayed: SocketAddr) {
+        if self.allocations.is_shared(relayed) {
+            return;
+        }
+        let owners = self.allocations.owners(relayed).iter();
+        let bindings: Vec<ChannelBinding> = owners
+            .filter_map(|owner| self.allocations.of(*owner))
+            .flat_map(Allocation::bindings)
+            .filter(|binding| binding.relayed == Some(relayed))
+            .copied()
+            .collect();
+        let reused = Revocation::RelayedAddressReused;
+        self.commands.extend(bindings.iter().map(|&binding| Command::Unbind(binding, reused)));
+        self.commands.extend(bindings.into_iter().map(Command::BindDoubtful));
+    }
+
+    /// Of the allocations that have a relayed transport address one can have a certain peer: what the peer sends there goes to one client.
+    pub(super) fn unbind_of_other_owners(
+        &mut self,
+        five_tuple: FiveTuple,
+        relayed: SocketAddr,
+        peer: SocketAddr,
+    ) {
+        let others = self.allocations.owners(relayed).iter().filter(|owner| **owner != five_tuple);
+        let bindings: Vec<ChannelBinding> = others
+            .filter_map(|owner| self.allocations.of(*owner))
+            .flat_map(Allocation::bindings)
+            .filter(|binding| binding.peer == peer)
+            .copied()
+            .collect();
+        for binding in bindings {
+            self.unbind(binding, Revocation::RelayedAddressReused);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use turn_snoop::{Command, Limits, Refusal, Revocation};
+use turn_snoop::{ChannelBinding, Command, Limits, Refusal, Revocation};
 
 use crate::lab::*;
 use crate::message::*;
@@ -116,14 +116,76 @@ fn x4_same_transaction_with_another_relayed_address_is_another_allocation() {
     assert_eq!(lab.commands(), [unbind(0x4000, PEER, Revocation::ReplacedAllocation)]);
 }
 
+/// Whether the older allocation is still there is for the server to show, since it may share the address among clients.
 #[test]
 fn a20_relayed_address_of_another_allocation_voids_that_one() {
     let mut lab = Lab::bound();
     lab.response_to(OTHER_CLIENT, &allocated(0xa1, OTHER_CLIENT, &[RELAYED]));
-    assert_eq!(lab.commands(), [unbind(0x4000, PEER, Revocation::RelayedAddressReused), forget()]);
-    assert_eq!(lab.snoop.allocation_count(), 1);
-    lab.request(&Message::new(REFRESH_REQUEST, 1).lifetime(600));
-    lab.assert_refused(Refusal::NoAllocation);
+    assert_eq!(
+        lab.commands(),
+        [
+            unbind(0x4000, PEER, Revocation::RelayedAddressReused),
+            Command::BindDoubtful(binding(0x4000, PEER))
+        ]
+    );
+    assert_eq!((lab.snoop.allocation_count(), lab.snoop.binding_count()), (2, 1));
+
+    // Nothing has been heard of it since, so the next one puts it in doubt again.
+    lab.response_to(THIRD_CLIENT, &allocated(0xa2, THIRD_CLIENT, &[RELAYED]));
+    assert_eq!(lab.commands().len(), 2);
+}
+
+#[test]
+fn a_relayed_address_that_is_shared_puts_nobody_in_doubt() {
+    let signs: [&dyn Fn(&mut Lab); 3] = [
+        &|lab| lab.response(&Message::new(CREATE_PERMISSION_SUCCESS, 1)),
+        &|lab| lab.response(&Message::new(REFRESH_SUCCESS, 1).lifetime(600)),
+        &|lab| {
+            lab.request(&channel_bind(0xb1, 0x4000, PEER));
+            lab.response(&channel_bound(0xb1));
+            assert_eq!(lab.commands(), [Command::BindDoubtful(binding(0x4000, PEER))]);
+        },
+    ];
+    for sign in signs {
+        let mut lab = Lab::bound();
+        lab.response_to(OTHER_CLIENT, &allocated(0xa1, OTHER_CLIENT, &[RELAYED]));
+        assert_eq!(lab.commands().len(), 2);
+        sign(&mut lab);
+        lab.response_to(THIRD_CLIENT, &allocated(0xa2, THIRD_CLIENT, &[RELAYED]));
+        assert_eq!(lab.commands(), []);
+        assert_eq!((lab.snoop.allocation_count(), lab.snoop.binding_count()), (3, 1));
+
+        // As long as somebody has it, and no longer.
+        for client in [CLIENT, OTHER_CLIENT, THIRD_CLIENT] {
+            lab.response_to(client, &Message::new(REFRESH_SUCCESS, 2).lifetime(0));
+        }
+        assert_eq!(lab.snoop.allocation_count(), 0);
+        let mut again = lab;
+        again.commands();
+        again.response(&allocated(0xa3, CLIENT, &[RELAYED]));
+        again.request(&channel_bind(0xb3, 0x4000, PEER));
+        again.response(&channel_bound(0xb3));
+        again.commands();
+        again.response_to(OTHER_CLIENT, &allocated(0xa4, OTHER_CLIENT, &[RELAYED]));
+        assert_eq!(again.commands().len(), 2);
+    }
+}
+
+/// What the peer sends to the address can be for one client only, and that is the one that the server has bound it for last.
+#[test]
+fn a_peer_at_a_relayed_address_is_of_one_client() {
+    let mut lab = Lab::bound();
+    lab.bind(0xb1, 0x4001, OTHER_PEER);
+    lab.response_to(OTHER_CLIENT, &allocated(0xa1, OTHER_CLIENT, &[RELAYED]));
+    lab.commands();
+    lab.request_bytes(OTHER_CLIENT, &channel_bind(0xb2, 0x4002, PEER).bytes());
+    lab.response_to(OTHER_CLIENT, &channel_bound(0xb2));
+    let of_other = ChannelBinding { five_tuple: five_tuple(OTHER_CLIENT), ..binding(0x4002, PEER) };
+    assert_eq!(
+        lab.commands(),
+        [unbind(0x4000, PEER, Revocation::RelayedAddressReused), Command::BindDoubtful(of_other)]
+    );
+    assert_eq!(lab.bindings(), [(0x4001, at(OTHER_PEER)), (0x4002, at(PEER))]);
 }
 
 #[test]

@@ -351,10 +351,20 @@ fn a19_requests_alone_demote_nothing() {
 fn a20_claims_die_with_their_allocation() {
     let mut lab = Lab::allocated();
     lab.request(&channel_bind(1, 0x4000, PEER));
-    lab.response_to(OTHER_CLIENT, &allocated(2, OTHER_CLIENT, &[RELAYED]));
+    lab.response(&Message::new(REFRESH_SUCCESS, 2).lifetime(0));
     assert_eq!(lab.commands(), [forget()]);
     lab.response(&channel_bound(1));
     lab.assert_refused(Refusal::NoAllocation);
+}
+
+#[test]
+fn a20_claims_on_an_address_that_is_granted_anew_are_for_the_server_to_prove() {
+    let mut lab = Lab::allocated();
+    lab.request(&channel_bind(1, 0x4000, PEER));
+    lab.response_to(OTHER_CLIENT, &allocated(2, OTHER_CLIENT, &[RELAYED]));
+    assert_eq!(lab.commands(), []);
+    lab.response(&channel_bound(1));
+    assert_eq!(lab.commands(), [Command::BindDoubtful(binding(0x4000, PEER))]);
 }
 
 #[test]

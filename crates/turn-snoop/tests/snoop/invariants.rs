@@ -133,7 +133,7 @@ struct Follower {
 impl Follower {
     fn follow(&mut self, command: Command) {
         match command {
-            Command::Bind(binding) => {
+            Command::Bind(binding) | Command::BindDoubtful(binding) => {
                 assert_eq!(binding.channel & 0xc000, 0x4000);
                 assert!(!binding.peer.ip().is_loopback());
                 assert!(binding.relayed.is_none_or(|relayed| relayed.is_ipv4() == binding.peer.is_ipv4()));
@@ -174,13 +174,13 @@ proptest! {
             prop_assert!(snoop.allocation_count() <= LIMITS.allocations);
             prop_assert!(snoop.poll_timeout().is_none_or(|at| at > now), "what was due is done");
 
-            let mut relayed = HashSet::new();
+            let mut ends = HashSet::new();
             for allocation in snoop.allocations() {
                 prop_assert!(allocation.relayed().count() <= 2);
-                prop_assert!(allocation.relayed().all(|address| relayed.insert(address)), "one owner each");
                 prop_assert!(allocation.bindings().count() <= LIMITS.channels_per_allocation);
                 prop_assert!(!allocation.is_mobile() || allocation.bindings().count() == 0);
                 for binding in allocation.bindings() {
+                    prop_assert!(binding.relayed.is_none_or(|relayed| ends.insert((relayed, binding.peer))), "one owner each");
                     prop_assert!(binding.relayed.is_none_or(|relayed| allocation.relayed().any(|address| address == relayed)));
                 }
             }

@@ -10,6 +10,7 @@ use crate::message::*;
 
 pub const CLIENT: &str = "198.51.100.1:40000";
 pub const OTHER_CLIENT: &str = "198.51.100.2:40001";
+pub const THIRD_CLIENT: &str = "198.51.100.3:40002";
 pub const SERVER: &str = "192.0.2.1:3478";
 pub const RELAYED: &str = "192.0.2.1:49160";
 pub const RELAYED_V6: &str = "[2001:db8:1::1]:49160";

@@ -7,6 +7,7 @@ pub const ALLOCATE_SUCCESS: u16 = 0x0103;
 pub const ALLOCATE_ERROR: u16 = 0x0113;
 pub const REFRESH_REQUEST: u16 = 0x0004;
 pub const REFRESH_SUCCESS: u16 = 0x0104;
+pub const CREATE_PERMISSION_SUCCESS: u16 = 0x0108;
 pub const REFRESH_ERROR: u16 = 0x0114;
 pub const SEND_INDICATION: u16 = 0x0016;
 pub const DATA_INDICATION: u16 = 0x0017;
