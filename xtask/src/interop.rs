@@ -59,9 +59,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         println!("{matrix}");
     }
-    if arguments.servers.is_empty() && arguments.clients.is_empty() {
+    // The document is of the latest result of each, so a part that was run again is renewed in it.
+    if let Some(all) = Matrix::load() {
         let path = document_path();
-        fs::write(&path, matrix.document()).with_context(|| path.display().to_string())?;
+        fs::write(&path, all.document()).with_context(|| path.display().to_string())?;
         eprintln!("interop: docs/interop.md is written");
     }
     Ok(if matrix.has_faults() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -83,6 +84,7 @@ fn fill(servers: &[Server], clients: &[Client], binary: &Path) -> Result<Matrix>
                 client.title(),
                 cell.sentence()
             ));
+            cell.store()?;
             matrix.push(cell);
         }
     }

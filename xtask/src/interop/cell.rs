@@ -1,15 +1,17 @@
 //! One server with one client, without and with turn-bpf.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use turn_testkit::daemon::Daemon;
 use turn_testkit::lab::{Lab, Topology};
 use turn_testkit::scratch::ScratchFolder;
 
 use super::client::{Client, Observed};
+use super::install;
 use super::server::Server;
 use super::verdict::Verdict;
 use crate::demo::progress::Progress;
@@ -19,7 +21,8 @@ use crate::interrupt;
 const ATTEMPTS: u32 = 3;
 
 /// What came of a server with a client.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Cell {
     pub server: Server,
     pub client: Client,
@@ -28,8 +31,25 @@ pub struct Cell {
     pub verdict: Verdict,
 }
 
+/// A cell as it is read: what was observed, of which the verdict follows.
+#[derive(Deserialize)]
+struct Stored {
+    server: Server,
+    client: Client,
+    without: Half,
+    with: Half,
+}
+
+impl From<Stored> for Cell {
+    fn from(stored: Stored) -> Self {
+        let Stored { server, client, without, with } = stored;
+        let verdict = Verdict::of(server, client, &without, &with);
+        Self { server, client, without, with, verdict }
+    }
+}
+
 /// One way to run it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Half {
     pub observed: Option<Observed>,
     /// Why there is nothing that was observed.
@@ -40,7 +60,7 @@ pub struct Half {
 }
 
 /// What turn-bpf said afterwards.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Kernel {
     pub packets: u64,
     pub bindings_seen: u64,
@@ -82,8 +102,7 @@ impl Cell {
     /// Runs both halves; the second one again if it is worse than the first.
     pub fn run(server: Server, client: Client, binary: &Path, progress: &Progress) -> Result<Self> {
         if !client.is_for(server) {
-            let (without, with) = (Half::default(), Half::default());
-            return Ok(Self { server, client, without, with, verdict: Verdict::NotRun });
+            return Ok(Stored { server, client, without: Half::default(), with: Half::default() }.into());
         }
         let name = format!("interop: {} with {}", server.title(), client.title());
         progress.line(&format!("{name}: without turn-bpf"));
@@ -101,8 +120,20 @@ impl Cell {
                 }
             }
         }
-        let verdict = Verdict::of(server, client, &without, &with);
-        Ok(Self { server, client, without, with, verdict })
+        Ok(Stored { server, client, without, with }.into())
+    }
+
+    /// The latest result of a server with a client, if there is one.
+    pub fn load(server: Server, client: Client) -> Option<Self> {
+        let text = fs::read_to_string(path(server, client)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Keeps the result for the document.
+    pub fn store(&self) -> Result<()> {
+        let path = path(self.server, self.client);
+        fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        Ok(fs::write(&path, serde_json::to_string_pretty(self)?)?)
     }
 
     /// For the progress.
@@ -115,6 +146,10 @@ impl Cell {
         };
         format!("{}{observed}", self.verdict)
     }
+}
+
+fn path(server: Server, client: Client) -> PathBuf {
+    install::folder().join("results").join(format!("{server:?} with {client:?}.json"))
 }
 
 fn half(server: Server, client: Client, offload: Option<&Path>) -> Result<Half> {

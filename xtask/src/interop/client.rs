@@ -31,12 +31,12 @@ const LONG_SECONDS: u32 = 70;
 const MESSAGE_SIZE: u32 = 200;
 const UCLIENTS: u32 = 4;
 /// What a client may take besides its traffic.
-const SLACK: Duration = Duration::from_secs(25);
+const SLACK: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A TURN client that nobody here wrote. A `Pair` is two clients of one server that talk to each other's relayed transport address; the
 /// others talk to a peer that echoes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Client {
     /// coturn's load generator.

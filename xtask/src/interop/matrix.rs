@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use clap::ValueEnum as _;
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
@@ -31,6 +32,17 @@ impl Matrix {
         Self { schema: 1, machine, coturn_of_sid, servers, clients, cells: Vec::new() }
     }
 
+    /// The latest results, if there is one of each server with each client.
+    pub fn load() -> Option<Self> {
+        let mut matrix = Self::new(Server::value_variants(), Client::value_variants());
+        for server in Server::value_variants() {
+            for client in Client::value_variants() {
+                matrix.cells.push(Cell::load(*server, *client)?);
+            }
+        }
+        Some(matrix)
+    }
+
     pub fn push(&mut self, cell: Cell) {
         self.cells.push(cell);
     }
@@ -53,7 +65,7 @@ impl Matrix {
         }
         format!(
             "# Servers and clients of others\n\n\
-             Written by `cargo xtask interop`; do not edit.\n\n\
+             Written by `cargo xtask interop`, from the latest run of each pair; do not edit.\n\n\
              Stock servers and clients in a network of namespaces, each with each: first without turn-bpf, then with it. A client either \
              talks to a peer that echoes, or to another client of the same server (\"client to client\", \"tab to tab\"). Each sender sends \
              100 packets a second for 4 seconds, of up to 1112 bytes, all different, and what arrives is checked byte by byte (uclient counts \

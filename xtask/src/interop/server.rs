@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use rustix::process::Signal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use turn_testkit::coturn::{PASSWORD, PORT, REALM, USER, answers};
 use turn_testkit::lab::{Family, Lab};
 use turn_testkit::process::Process;
@@ -21,7 +21,7 @@ use crate::interrupt;
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A TURN server that nobody here wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Server {
     /// Debian stable's.
@@ -116,7 +116,8 @@ impl Server {
                     command.args(["--no-dtls", "--no-cli"]);
                 }
                 if self == Self::CoturnNewOptions {
-                    command.args(["--udp-gso", "--multiplex-peer", "--udp-recvmmsg"]);
+                    // One relay thread, and so one relayed transport address for all clients: with two it would be a matter of luck.
+                    command.args(["--udp-gso", "--multiplex-peer", "--udp-recvmmsg", "-m", "1"]);
                 }
             }
             Self::Ejabberd => {

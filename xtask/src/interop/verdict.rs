@@ -29,6 +29,9 @@ pub enum Verdict {
 
 impl Verdict {
     pub fn of(server: Server, client: Client, without: &Half, with: &Half) -> Self {
+        if !client.is_for(server) {
+            return Self::NotRun;
+        }
         if !without.works() {
             return Self::ImpossibleAnyway(why_impossible(server, client, without));
         }
@@ -76,8 +79,13 @@ fn why_impossible(server: Server, client: Client, without: &Half) -> String {
         (Server::CoturnNewOptions, Some(failure)) if failure.contains("error 508") => {
             "uclient asks for an even port, which coturn refuses with --multiplex-peer (error 508)".into()
         }
-        (Server::CoturnNew, Some(failure)) if failure.contains("channel bind: error 400") => {
+        (Server::CoturnNew | Server::CoturnNewOptions, Some(failure))
+            if failure.contains("channel bind: error 400") =>
+        {
             "this uclient takes channel numbers above 0x4fff, which newer coturn refuses (error 400)".into()
+        }
+        (Server::CoturnNewOptions, _) if is_pair => {
+            "with --multiplex-peer the two have the same relayed transport address, which is no peer".into()
         }
         (Server::TurnRs, _) if client == Client::ChromiumPair => {
             format!("{}; the browser's ICE or DTLS does not get through turn-rs", said(without))
