@@ -8,7 +8,7 @@ use turn_testkit::coturn::{REALM, USER};
 use turn_testkit::process::Process;
 use turn_testkit::terminal::Terminal;
 
-use crate::{CHANNEL, options};
+use crate::{CHANNEL, busy_and_idle, options};
 
 #[test]
 fn sessions_are_found_by_address_and_told_in_every_form() {
@@ -76,12 +76,7 @@ fn sessions_are_found_by_address_and_told_in_every_form() {
 #[test]
 fn status_says_how_much_and_why_not_the_rest() {
     let mut offload = options().start();
-    let (mut client, _) = offload.allocated_client();
-    let (mut other, _) = offload.allocated_client();
-    let echo = offload.echo();
-    offload.bind_and_arm(&mut client, CHANNEL, &echo);
-    other.channel_bind(CHANNEL, echo.address()).unwrap();
-    offload.wait_for_session(&other, CHANNEL, |_| true);
+    let _sessions = busy_and_idle(&offload);
     let text = offload.daemon().output("status", &[]).unwrap();
     let mut lines = text.lines();
     let first = lines.next().unwrap();

@@ -7,17 +7,12 @@ use turn_testkit::terminal::Terminal;
 use turn_testkit::traffic::Channel;
 use turn_testkit::traffic::Traffic;
 
-use crate::{CHANNEL, options};
+use crate::{CHANNEL, busy_and_idle, options};
 
 #[test]
 fn top_shows_a_live_call_and_heeds_the_keyboard() {
     let mut offload = options().start();
-    let (mut client, _) = offload.allocated_client();
-    let (mut other, _) = offload.allocated_client();
-    let echo = offload.echo();
-    offload.bind_and_arm(&mut client, CHANNEL, &echo);
-    other.channel_bind(CHANNEL, echo.address()).unwrap();
-    offload.wait_for_session(&other, CHANNEL, |_| true);
+    let (mut client, mut other, _echo) = busy_and_idle(&offload);
     let [busy, idle] = [&client, &other].map(|client| client.address().unwrap().to_string());
 
     let mut command = offload.daemon().command("top");
