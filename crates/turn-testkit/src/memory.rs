@@ -38,9 +38,13 @@ impl MemoryFrame {
 
     /// A frame whose first part has at most this many bytes.
     pub fn in_parts(frame: &[u8], first_part: usize) -> Self {
-        let mut parted = Self::new(frame);
-        parted.first_end = parted.first_end.min(parted.start.saturating_add(first_part));
-        parted
+        Self::new(frame).split(first_part)
+    }
+
+    /// The same frame, with at most this many bytes in its first part.
+    pub fn split(mut self, first_part: usize) -> Self {
+        self.first_end = self.first_end.min(self.start.saturating_add(first_part));
+        self
     }
 
     /// The bytes of the frame.
@@ -130,6 +134,26 @@ impl MemoryFlows {
     /// Says which flow an output proves.
     pub fn insert_expected(&mut self, output: FlowKey, flow: FlowKey) {
         self.expected.insert(output, flow);
+    }
+
+    /// Takes a flow away; whether it was there.
+    pub fn remove_flow(&mut self, key: &FlowKey) -> bool {
+        self.flows.get_mut().remove(key).is_some()
+    }
+
+    /// Forgets an expected output.
+    pub fn remove_expected(&mut self, output: &FlowKey) {
+        self.expected.remove(output);
+    }
+
+    /// Forgets the 5-tuple of an allocation.
+    pub fn remove_client(&mut self, client: &FlowKey) {
+        self.clients.get_mut().remove(client);
+    }
+
+    /// How many flows there are.
+    pub fn flow_count(&self) -> usize {
+        self.flows.borrow().len()
     }
 
     /// Makes an interface known.
