@@ -189,9 +189,12 @@ impl Snoop {
         let message = Message::parse(bytes).map_err(Refusal::from);
         let content = message.as_ref().map_err(|refusal| *refusal).and_then(read);
         let key = TransactionKey { five_tuple, method: header.method, id: header.transaction_id };
-        let asked = self.transactions.ask(now, key, content.ok(), is_blind);
+        // Under this id something was asked before the allocation was known, and which of the two is answered cannot be told.
+        let is_old = self.strangers.knows(key) && !self.transactions.knows(key);
+        let asked = self.transactions.ask(now, key, content.ok().filter(|_| !is_old), is_blind);
         self.transactions.asked_by(key, message.ok().as_ref().and_then(User::of).map(Arc::new));
         match asked {
+            Asked::Recorded if is_old => Err(content.err().unwrap_or(Refusal::ContradictedTransaction)),
             Asked::Recorded => content.map(|_| ()),
             Asked::Refused(refusal) => Err(content.err().unwrap_or(refusal)),
             Asked::Contradicted => {

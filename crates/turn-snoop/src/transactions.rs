@@ -107,6 +107,11 @@ impl Transactions {
         Self { limits, by_key: HashMap::new(), loads: HashMap::new(), deadlines: Deadlines::new() }
     }
 
+    /// Whether anything was asked or answered under this id.
+    pub(crate) fn knows(&self, key: TransactionKey) -> bool {
+        self.by_key.contains_key(&key)
+    }
+
     /// Notes a request. `None` is the content of one that cannot be read in one way only.
     ///
     /// `is_blind` says that earlier requests may be missing here, so that one that seems to be the first of its id

@@ -118,3 +118,16 @@ fn rf1_a_refresh_adopts_nothing() {
     lab.response(&Message::new(REFRESH_SUCCESS, 1).lifetime(600));
     lab.assert_refused(Refusal::NoAllocation);
 }
+
+/// Whoever sees an id of a request that is older than what is known of the allocation could ask for something else under it.
+#[test]
+fn a_request_before_the_allocation_is_not_forgotten() {
+    let mut lab = Lab::new();
+    lab.request(&channel_bind(1, 0x4000, PEER));
+    lab.allocate(0xa0, CLIENT, &[RELAYED]);
+    lab.request(&channel_bind(1, 0x4000, OTHER_PEER));
+    lab.assert_refused(Refusal::ContradictedTransaction);
+    lab.response(&channel_bound(1));
+    lab.assert_refused(Refusal::PoisonedTransaction);
+    lab.bind(2, 0x4000, PEER);
+}
