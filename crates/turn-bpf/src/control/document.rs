@@ -305,7 +305,9 @@ impl FromStr for Channel {
     type Err = InvalidChannel;
 
     fn from_str(text: &str) -> Result<Self, InvalidChannel> {
-        let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 4);
+        let is_number =
+            |digits: &&str| digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let digits = text.strip_prefix("0x").filter(is_number);
         let number = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
         number.map(Self).ok_or_else(|| InvalidChannel(text.to_owned()))
     }
@@ -387,7 +389,7 @@ pub(crate) mod tests {
     fn channels() {
         assert_eq!("0x4fff".parse(), Ok(Channel(0x4fff)));
         assert_eq!(Channel(0x4000).to_string(), "0x4000");
-        for wrong in ["", "4000", "0x400", "0x04000", "0x40 0", "0X4000"] {
+        for wrong in ["", "4000", "0x400", "0x04000", "0x40 0", "0x+400", "0X4000"] {
             assert_eq!(wrong.parse::<Channel>(), Err(InvalidChannel(wrong.into())), "{wrong:?}");
         }
     }
