@@ -3,13 +3,14 @@
 use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_datapath::control::{ControlMessage, MAX_MESSAGE, RecordHeader};
 use turn_datapath::egress::Sent;
-use turn_datapath::{FlowKey, Flows as _, Frame};
+use turn_datapath::{Beside, FlowKey, Flows as _, Frame};
 use turn_wire::Be16;
 use turn_wire::ethernet::VlanTags;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -122,21 +123,43 @@ impl SkbFrame {
         Self(context)
     }
 
-    /// What is known of the packet beside its bytes.
+    /// What the kernel shows of the packet.
+    #[inline(always)]
+    pub fn context(&self) -> &__sk_buff {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { &*self.0.skb.skb }
+    }
+
+    /// The same for the helpers.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut __sk_buff {
+        self.0.skb.skb
+    }
+
+    /// What is known of a packet that leaves beside its bytes.
     #[inline(always)]
     pub fn sent(&self) -> Sent {
-        // SAFETY: the context is valid while the program runs.
-        let skb = unsafe { &*self.0.skb.skb };
-        Sent {
-            ifindex: skb.ifindex,
-            by_this_host: skb.ingress_ifindex == 0,
-            segment: skb.gso_size as u16,
-            tag: if skb.vlan_present != 0 {
-                VlanTags::one(Be16::from_raw(skb.vlan_proto as u16), Be16::new(skb.vlan_tci as u16))
-            } else {
-                VlanTags::NONE
-            },
+        let skb = self.context();
+        let Beside { tag, .. } = self.beside();
+        let segment = skb.gso_size as u16;
+        Sent { ifindex: skb.ifindex, by_this_host: skb.ingress_ifindex == 0, segment, tag }
+    }
+
+    /// Bytes in the first part.
+    #[inline(always)]
+    pub fn first_part(&self) -> usize {
+        self.0.data_end() - self.0.data()
+    }
+
+    /// A copy of the header at this offset, read where it lies; none where the first part ends before it.
+    #[inline(always)]
+    pub fn get_direct<H: FromBytes + Copy>(&self, at: usize) -> Option<H> {
+        if at > MAX_OFFSET {
+            return None;
         }
+        let start = self.0.data() + at;
+        // SAFETY: as for XDP.
+        (start + size_of::<H>() <= self.0.data_end()).then(|| unsafe { *(start as *const H) })
     }
 
     /// Copies a control message to the ring buffer. False where the buffer is full.
@@ -195,6 +218,19 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn cut_tail(&mut self, _by: usize) -> bool {
         false
+    }
+
+    #[inline(always)]
+    fn beside(&self) -> Beside {
+        let skb = self.context();
+        Beside {
+            is_train: skb.gso_size != 0,
+            tag: if skb.vlan_present != 0 {
+                VlanTags::one(Be16::from_raw(skb.vlan_proto as u16), Be16::new(skb.vlan_tci as u16))
+            } else {
+                VlanTags::NONE
+            },
+        }
     }
 }
 

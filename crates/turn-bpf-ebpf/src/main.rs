@@ -1,30 +1,35 @@
-//! The BPF object: two programs that hand each packet to `turn-datapath` and do what it says, and others that watch
-//! whether drivers transmit what they are given.
+//! The BPF object: programs that hand each packet to `turn-datapath` and do what it says, two for what comes in, of which an
+//! interface gets one, and one for what leaves; and others that watch whether drivers transmit what they are given.
 #![no_std]
 #![no_main]
 
 mod frames;
 mod maps;
+mod resizing;
+mod socket_buffer;
 mod transmission;
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
+use aya_ebpf::bindings::TC_ACT_REDIRECT;
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX};
-use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::bpf_loop;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::helpers::{bpf_loop, bpf_redirect};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_datapath::egress::LONGEST_TRAIN;
 use turn_datapath::{Action, FlowKey, Outgoing, Reason};
 
 use crate::frames::{SkbFrame, XdpFrame};
-use crate::maps::{Maps, count, lease_terms};
+use crate::maps::{KEY, Maps, TcMaps, count, lease_terms};
+use crate::socket_buffer::IncomingFrame;
 
 pub use transmission::{turn_bpf_probe, turn_bpf_redirected, turn_bpf_refused, turn_bpf_transmitted};
 
 /// Lets the next program, or the stack, have the packet (`TCX_NEXT`, which clsact knows as `TC_ACT_UNSPEC`).
 const TC_NEXT: i32 = -1;
+const TC_REDIRECT: i32 = TC_ACT_REDIRECT as i32;
 
 /// Every packet that comes in by an interface, also where it lies in several parts (jumbo frames).
 #[xdp(frags)]
@@ -73,6 +78,64 @@ extern "C" fn relay(context: *mut xdp_md) -> u32 {
 extern "C" fn hear(context: *mut xdp_md) -> u32 {
     let reason =
         turn_datapath::path_mtu::hear(&XdpFrame::new(XdpContext::new(context)), &Maps, &lease_terms());
+    count(reason);
+    reason as u32
+}
+
+/// Every packet that comes in by an interface where no XDP program of ours can be: the same, later and slower.
+///
+/// What it redirects goes through the egress program, too, which believes nothing that came in by an interface.
+#[classifier]
+pub fn turn_bpf_ingress(context: TcContext) -> i32 {
+    let verdict = relay_at_tc(context.skb.skb);
+    if verdict != TC_NOT_UDP {
+        return verdict;
+    }
+    hear_at_tc(context.skb.skb);
+    TC_NEXT
+}
+
+/// No verdict of the kernel's.
+const TC_NOT_UDP: i32 = i32::MAX;
+
+/// As [`relay`].
+#[inline(never)]
+extern "C" fn relay_at_tc(context: *mut __sk_buff) -> i32 {
+    let mut frame = IncomingFrame::new(TcContext::new(context));
+    let ifindex = frame.ifindex();
+    let Some(key) = KEY.get_ptr_mut(0) else {
+        return TC_NEXT;
+    };
+    // SAFETY: the pointer is to this CPU's own slot, which nobody else touches while the program runs.
+    let key = unsafe { &mut *key };
+    match turn_datapath::ingress(&mut frame, &TcMaps, &lease_terms(), ifindex, key) {
+        Action::Transmit => {
+            // SAFETY: the helper only notes where the packet is to go.
+            unsafe { bpf_redirect(frame.ifindex(), 0) };
+            count(Reason::Relayed);
+            TC_REDIRECT
+        }
+        Action::Redirect => {
+            count(Reason::Redirected);
+            TC_REDIRECT
+        }
+        Action::Pass(Reason::NotUdp) => TC_NOT_UDP,
+        Action::Pass(reason) => {
+            count(reason);
+            TC_NEXT
+        }
+        Action::Copy(message) => {
+            count(if frame.copy_to_daemon(key, &message) { Reason::Control } else { Reason::ControlLost });
+            TC_NEXT
+        }
+    }
+}
+
+/// As [`hear`].
+#[inline(never)]
+extern "C" fn hear_at_tc(context: *mut __sk_buff) -> u32 {
+    let frame = SkbFrame::new(TcContext::new(context));
+    let reason = turn_datapath::path_mtu::hear(&frame, &TcMaps, &lease_terms());
     count(reason);
     reason as u32
 }

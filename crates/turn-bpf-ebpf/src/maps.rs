@@ -2,8 +2,9 @@
 
 use core::ops::{Deref, DerefMut};
 
+use aya_ebpf::bindings::TC_ACT_REDIRECT;
 use aya_ebpf::btf_maps::{DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_redirect};
 use aya_ebpf::macros::btf_map;
 use turn_datapath::{Flow, FlowEvent, FlowKey, Flows, Interface, LeaseTerms, PathMtu, Reason};
 
@@ -33,6 +34,10 @@ const STRANGERS_PER_SECOND: u64 = 256;
 /// When this CPU's present second began, and how many requests it has copied since.
 #[btf_map]
 pub static STRANGERS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+/// The key of the packet that is looked at at TC, since the stack has no room for it.
+#[btf_map]
+pub static KEY: PerCpuArray<FlowKey, 1> = PerCpuArray::new();
 
 /// Set by the daemon before it loads the object.
 #[unsafe(no_mangle)]
@@ -173,5 +178,65 @@ impl Flows for Maps {
         if CONTROL.output_untyped::<FlowEvent>(event, 0).is_err() {
             count(Reason::ControlLost);
         }
+    }
+}
+
+/// The same for a program at TC, which redirects to any interface that is in the map of devices.
+pub struct TcMaps;
+
+impl Flows for TcMaps {
+    type Entry<'a> = FlowEntry;
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        Maps.flow(key)
+    }
+
+    #[inline(always)]
+    fn expected(&self, output: &FlowKey) -> Option<FlowKey> {
+        Maps.expected(output)
+    }
+
+    #[inline(always)]
+    fn is_client(&self, key: &FlowKey) -> bool {
+        Maps.is_client(key)
+    }
+
+    #[inline(always)]
+    fn add_client(&self, key: &FlowKey) {
+        Maps.add_client(key);
+    }
+
+    #[inline(always)]
+    fn admit_stranger(&self) -> bool {
+        Maps.admit_stranger()
+    }
+
+    #[inline(always)]
+    fn interface(&self, ifindex: u32) -> Option<Interface> {
+        Maps.interface(ifindex)
+    }
+
+    #[inline(always)]
+    fn path_mtu(&self, key: &FlowKey) -> Option<PathMtu> {
+        Maps.path_mtu(key)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        Maps.now()
+    }
+
+    #[inline(always)]
+    fn prepare_redirect(&self, ifindex: u32) -> bool {
+        // The kernel drops what is redirected to an interface that is gone or down. The daemon takes both out of the map.
+        let is_open = DEVICES.get_ifindex(ifindex).is_some();
+        // SAFETY: the helper only notes where the packet is to go.
+        is_open && unsafe { bpf_redirect(ifindex, 0) } == TC_ACT_REDIRECT.into()
+    }
+
+    #[inline(always)]
+    fn report(&self, event: &FlowEvent) {
+        Maps.report(event);
     }
 }

@@ -6,18 +6,21 @@ use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, XdpMode};
 
 use crate::control::document::Mode;
-use crate::host::KernelRelease;
+use crate::host::{self, FIRST_WITH_TCX, KernelRelease};
 use crate::interfaces::Interface;
-use crate::object::{EGRESS_PROGRAM, LoadError, Object};
+use crate::object::{EGRESS_PROGRAM, INGRESS_PROGRAM, LoadError, Object};
+use crate::obstacle::Obstacle;
 
 /// Where the ingress program is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum WantedMode {
-    /// In the driver where it can, else in the stack.
+    /// In the driver where it can, else at TC, else as generic XDP.
     Auto,
     /// In the driver (native XDP).
     Native,
-    /// In the stack, on socket buffers (generic XDP).
+    /// In the stack, at TC, whatever the driver can do and beside any XDP program.
+    Tc,
+    /// In the stack, as an XDP program that runs on socket buffers (generic XDP).
     Generic,
 }
 
@@ -27,7 +30,7 @@ pub enum WantedMode {
 pub enum AttachError {
     /// The ingress program was refused.
     #[error("cannot attach to {interface} in {mode} mode{}", hint(*.mode))]
-    Xdp {
+    Ingress {
         /// The interface.
         interface: String,
         /// The last mode that was tried.
@@ -64,54 +67,77 @@ pub enum AttachError {
 pub struct Ingress {
     /// Where it runs.
     pub mode: Mode,
-    link: XdpLinkId,
+    /// Why not in the driver, unless that was not wanted.
+    pub reason: Option<String>,
+    link: Link,
+}
+
+#[derive(Debug)]
+enum Link {
+    Xdp(XdpLinkId),
+    Tc(SchedClassifierLinkId),
+}
+
+impl Link {
+    fn detach(self, object: &mut Object) -> Result<Result<(), ProgramError>, LoadError> {
+        Ok(match self {
+            Self::Xdp(link) => object.xdp()?.detach(link),
+            Self::Tc(link) => object.ingress()?.detach(link),
+        })
+    }
 }
 
 /// The egress program on an interface.
 #[derive(Debug)]
 pub struct Egress(SchedClassifierLinkId);
 
-/// Attaches both programs.
+/// Attaches both programs. Where native mode is wanted but not demanded, an obstacle rules it out.
 pub fn attach(
     object: &mut Object,
     interface: &Interface,
     wanted: WantedMode,
+    obstacle: Option<&Obstacle>,
 ) -> Result<(Ingress, Egress), AttachError> {
-    let modes: &[Mode] = match wanted {
-        WantedMode::Auto => &[Mode::Native, Mode::Generic],
-        WantedMode::Native => &[Mode::Native],
-        WantedMode::Generic => &[Mode::Generic],
+    let (modes, reason): (&[Mode], _) = match (wanted, obstacle) {
+        (WantedMode::Auto, None) => (&[Mode::Native, Mode::Tc, Mode::Generic], None),
+        (WantedMode::Auto, Some(obstacle)) => (&[Mode::Tc, Mode::Generic], Some(obstacle.to_string())),
+        (WantedMode::Native, _) => (&[Mode::Native], None),
+        (WantedMode::Tc, _) => (&[Mode::Tc], None),
+        (WantedMode::Generic, _) => (&[Mode::Generic], None),
     };
-    let ingress = attach_ingress(object, &interface.name, interface.ifindex, modes)?;
-    match attach_egress(object, interface) {
-        Ok(egress) => Ok((ingress, egress)),
-        Err(error) => {
-            let _incomplete_anyway = object.xdp()?.detach(ingress.link);
-            Err(error)
+    prepare_tc(&interface.name)?;
+    let ingress = attach_ingress(object, &interface.name, interface.ifindex, modes, reason)?;
+    match object.egress()?.attach(&interface.name, TcAttachType::Egress) {
+        Ok(link) => Ok((ingress, Egress(link))),
+        Err(source) => {
+            let _incomplete_anyway = ingress.link.detach(object)?;
+            Err(AttachError::Egress { interface: interface.name.clone(), source })
         }
     }
 }
 
 /// Gives back what was attached to an interface that is gone. The kernel has detached it; what is left are descriptors.
 pub fn forget(object: &mut Object, ingress: Ingress, egress: Egress) -> Result<(), LoadError> {
-    let _detached_already = object.xdp()?.detach(ingress.link);
+    let _detached_already = ingress.link.detach(object)?;
     let _detached_already = object.egress()?.detach(egress.0);
     Ok(())
 }
 
 /// Moves the ingress program from the driver to the stack. In between packets go to the server.
-pub fn make_generic(
+pub fn leave_driver(
     object: &mut Object,
     name: &str,
     ifindex: u32,
     ingress: Ingress,
+    reason: String,
 ) -> Result<Ingress, AttachError> {
-    object.xdp()?.detach(ingress.link).map_err(|source| AttachError::Xdp {
+    let mode = ingress.mode;
+    ingress.link.detach(object)?.map_err(|source| AttachError::Ingress {
         interface: name.to_owned(),
-        mode: Mode::Generic,
+        mode,
         source,
     })?;
-    attach_ingress(object, name, ifindex, &[Mode::Generic])
+    attach_ingress(object, name, ifindex, &[Mode::Tc, Mode::Generic], Some(reason))
 }
 
 fn attach_ingress(
@@ -119,46 +145,61 @@ fn attach_ingress(
     name: &str,
     ifindex: u32,
     modes: &[Mode],
+    mut reason: Option<String>,
 ) -> Result<Ingress, AttachError> {
-    let xdp = object.xdp()?;
     let mut refusal = None;
-    for mode in modes {
-        let flag = match mode {
-            Mode::Native => XdpMode::Driver,
-            Mode::Generic => XdpMode::Skb,
+    for mode in modes.iter().copied() {
+        let attached = match mode {
+            Mode::Native => object.xdp()?.attach_to_if_index(ifindex, XdpMode::Driver).map(Link::Xdp),
+            Mode::Generic => object.xdp()?.attach_to_if_index(ifindex, XdpMode::Skb).map(Link::Xdp),
+            Mode::Tc => object.ingress()?.attach(name, TcAttachType::Ingress).map(Link::Tc),
         };
-        match xdp.attach_to_if_index(ifindex, flag) {
-            Ok(link) => return Ok(Ingress { mode: *mode, link }),
+        match attached {
+            Ok(link) => return Ok(Ingress { mode, reason, link }),
             Err(source) => {
                 tracing::debug!(interface = name, %mode, error = &source as &dyn std::error::Error, "not attached");
-                refusal = Some(AttachError::Xdp { interface: name.to_owned(), mode: *mode, source });
+                if mode == Mode::Native {
+                    reason = Some(format!("its driver refuses: {}", innermost(&source)));
+                }
+                refusal = Some(AttachError::Ingress { interface: name.to_owned(), mode, source });
             }
         }
     }
     Err(refusal.unwrap_or(AttachError::Object(LoadError::Missing("a mode to attach in"))))
 }
 
-fn attach_egress(object: &mut Object, interface: &Interface) -> Result<Egress, AttachError> {
-    let name = &interface.name;
-    if KernelRelease::running().is_none_or(|kernel| kernel < KernelRelease { major: 6, minor: 6 }) {
-        match tc::qdisc_add_clsact(name) {
-            Ok(()) | Err(TcError::AlreadyAttached) => {}
-            Err(source) => return Err(AttachError::Clsact { interface: name.clone(), source }),
-        }
-        // A filter outlives a process that was killed; one of ours can only be a dead daemon's, since a living one
-        // holds the XDP slot. Where there is none, that is an error that says so.
-        let _ = tc::qdisc_detach_program(name, TcAttachType::Egress, EGRESS_PROGRAM);
+/// What the kernel itself said.
+fn innermost(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+/// Before 6.6 both TC programs are filters of the clsact qdisc.
+fn prepare_tc(name: &str) -> Result<(), AttachError> {
+    if KernelRelease::running().is_some_and(|kernel| kernel >= FIRST_WITH_TCX) {
+        return Ok(());
     }
-    object
-        .egress()?
-        .attach(name, TcAttachType::Egress)
-        .map(Egress)
-        .map_err(|source| AttachError::Egress { interface: name.clone(), source })
+    match tc::qdisc_add_clsact(name) {
+        Ok(()) | Err(TcError::AlreadyAttached) => {}
+        Err(source) => return Err(AttachError::Clsact { interface: name.to_owned(), source }),
+    }
+    // A filter outlives a process that was killed. As long as no other process holds such a program, one that is there is a
+    // dead daemon's. Where there is none, that is an error that says so.
+    for (attach_type, program) in
+        [(TcAttachType::Ingress, INGRESS_PROGRAM), (TcAttachType::Egress, EGRESS_PROGRAM)]
+    {
+        if !host::is_held_by_another(program) {
+            let _ = tc::qdisc_detach_program(name, attach_type, program);
+        }
+    }
+    Ok(())
 }
 
 fn hint(mode: Mode) -> &'static str {
     match mode {
         Mode::Native => "; its driver cannot, or not with this MTU or these queues: see `turn-bpf doctor`",
-        Mode::Generic => "",
+        Mode::Tc | Mode::Generic => "",
     }
 }

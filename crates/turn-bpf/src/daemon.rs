@@ -110,7 +110,7 @@ pub enum DaemonError {
 /// Runs until it is told to stop. `ready` is called when everything is attached.
 pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Result<(), DaemonError> {
     let mut stop = Stop::new()?;
-    let found = preflight::check(&options.interfaces, options.mode == WantedMode::Native).await?;
+    let found = preflight::check(&options.interfaces, options.mode).await?;
     let control = ControlSocket::bind(&options.control).await?;
     let metrics = match options.metrics {
         Some(address) => Some(MetricsServer::bind(address).await?),
@@ -170,8 +170,8 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         longer: Vec::new(),
     };
     let state = Rc::new(RefCell::new(daemon));
-    for interface in &found {
-        attached::attach(&state, interface).await?;
+    for one in &found {
+        attached::attach(&state, one).await?;
     }
     let addresses = interfaces::local_addresses().await?;
     state.borrow_mut().take_addresses(addresses);

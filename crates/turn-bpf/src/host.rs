@@ -2,8 +2,15 @@
 
 use std::{fmt, fs, io, path::Path};
 
+use aya::programs::{ProgramInfo, SchedClassifier, tc::TcAttachType};
+
+use crate::interfaces::Interface;
+
 /// The oldest kernel that loads turn-bpf's programs: `bpf_xdp_load_bytes` came with 5.18.
 pub const OLDEST_KERNEL: KernelRelease = KernelRelease { major: 5, minor: 18 };
+
+/// The first kernel with tcx, which holds TC programs by links that end with their owner.
+pub const FIRST_WITH_TCX: KernelRelease = KernelRelease { major: 6, minor: 6 };
 
 /// Where the kernel shows the types that it was built with.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -108,6 +115,16 @@ impl LoadedProgram {
     pub fn is_ours(&self) -> bool {
         self.name.as_deref() == Some(OUR_XDP_PROGRAM)
     }
+
+    /// turn-bpf's own ingress program at TC on the interface with this name, if it is there. Told only to who has
+    /// CAP_SYS_ADMIN, from 6.6 on.
+    pub fn ours_at_tc(interface: &str) -> Option<Self> {
+        let (_, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress).ok()?;
+        let is_ours = |program: &ProgramInfo| {
+            program.name_as_str().is_some_and(|name| !name.is_empty() && OUR_TC_PROGRAM.starts_with(name))
+        };
+        programs.iter().find(|program| is_ours(program)).map(|program| Self::by_id(program.id()))
+    }
 }
 
 impl fmt::Display for LoadedProgram {
@@ -123,8 +140,21 @@ impl fmt::Display for LoadedProgram {
     }
 }
 
+/// The name of turn-bpf's ingress program for TC, of which the kernel keeps 15 characters.
+pub const OUR_TC_PROGRAM: &str = "turn_bpf_ingress";
 /// The name of turn-bpf's XDP program.
 pub const OUR_XDP_PROGRAM: &str = "turn_bpf_xdp";
+
+/// Whether a program of this name is held by another process than this one. Told only to who has CAP_SYS_ADMIN.
+pub fn is_held_by_another(name: &str) -> bool {
+    let named = aya::programs::loaded_programs().filter_map(Result::ok);
+    // The kernel keeps 15 characters.
+    let mut named = named.filter(|program| {
+        program.name_as_str().is_some_and(|kept| !kept.is_empty() && name.starts_with(kept))
+    });
+    named
+        .any(|program| holder_of_program(program.id()).is_some_and(|holder| holder.pid != std::process::id()))
+}
 
 fn program_name(id: u32) -> Option<String> {
     let program =
@@ -151,6 +181,22 @@ fn is_of_program(fdinfo: &str, id: u32) -> bool {
     fdinfo
         .lines()
         .any(|line| line.strip_prefix("prog_id:").and_then(|value| value.trim().parse().ok()) == Some(id))
+}
+
+/// The driver's name by sysfs, unless sysfs shows another network namespace than ours: then its interface of that name,
+/// if it has one, is a different one.
+pub fn hardware_driver(interface: &Interface) -> Option<String> {
+    let folder = Path::new("/sys/class/net").join(&interface.name);
+    let attribute = |name| fs::read_to_string(folder.join(name)).ok();
+    let is_same_index = attribute("ifindex")?.trim().parse() == Ok(interface.ifindex);
+    let is_same_mac = interface.mac.map(colon_separated).as_deref() == Some(attribute("address")?.trim());
+    let driver = fs::read_link(folder.join("device/driver")).ok()?;
+    let name = driver.file_name()?.to_str()?.to_owned();
+    (is_same_index && is_same_mac).then_some(name)
+}
+
+fn colon_separated(mac: [u8; 6]) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
 fn parse_effective(status: &str) -> Option<u64> {
@@ -208,6 +254,11 @@ mod tests {
             let privileges = Privileges { effective, is_initial_user_namespace };
             assert_eq!(privileges.missing(), missing, "{effective:#x}");
         }
+    }
+
+    #[test]
+    fn addresses_as_sysfs_writes_them() {
+        assert_eq!(colon_separated([2, 0xfc, 0, 0, 0, 1]), "02:fc:00:00:00:01");
     }
 
     #[test]

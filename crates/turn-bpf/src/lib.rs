@@ -14,6 +14,7 @@ pub mod kernel_types;
 pub mod metrics;
 pub mod netlink;
 pub mod object;
+pub mod obstacle;
 pub mod preflight;
 pub mod route;
 pub mod session_reason;

@@ -20,7 +20,9 @@ use crate::flow_table::{FlowMaps, InsertError};
 use crate::host::OUR_XDP_PROGRAM as XDP_PROGRAM;
 use crate::kernel_types;
 
-/// Name of the TC program.
+/// Name of the TC program for what comes in, where that is not the XDP program.
+pub const INGRESS_PROGRAM: &str = crate::host::OUR_TC_PROGRAM;
+/// Name of the TC program for what leaves.
 pub const EGRESS_PROGRAM: &str = "turn_bpf_egress";
 
 /// A client that is displaced has its Refresh to zero go unnoticed until its leases run out.
@@ -121,7 +123,7 @@ impl Object {
             .map_max_entries("CLIENTS", max_flows.max(FEWEST_CLIENTS))
             .load(OBJECT)
             .map_err(|source| LoadError::Maps { max_flows, source })?;
-        for name in [XDP_PROGRAM, EGRESS_PROGRAM] {
+        for name in [XDP_PROGRAM, INGRESS_PROGRAM, EGRESS_PROGRAM] {
             let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
             let loaded = match program {
                 aya::programs::Program::Xdp(xdp) => xdp.load(),
@@ -133,7 +135,7 @@ impl Object {
         Ok(Self { ebpf, ifindex_offset })
     }
 
-    /// The program for packets that come in.
+    /// The program for packets that come in, for XDP.
     pub fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
         self.ebpf
             .program_mut(XDP_PROGRAM)
@@ -141,12 +143,21 @@ impl Object {
             .ok_or(LoadError::Missing(XDP_PROGRAM))
     }
 
+    /// The program for packets that come in, for TC.
+    pub fn ingress(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        self.classifier(INGRESS_PROGRAM)
+    }
+
     /// The program for packets that leave.
     pub fn egress(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        self.classifier(EGRESS_PROGRAM)
+    }
+
+    fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
         self.ebpf
-            .program_mut(EGRESS_PROGRAM)
+            .program_mut(name)
             .and_then(|program| program.try_into().ok())
-            .ok_or(LoadError::Missing(EGRESS_PROGRAM))
+            .ok_or(LoadError::Missing(name))
     }
 
     /// Has the kernel say where drivers throw frames away that turn-bpf gave them to transmit.

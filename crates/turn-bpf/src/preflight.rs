@@ -9,15 +9,39 @@ use std::{
 };
 
 use crate::{
+    attachment::WantedMode,
     host::{self, KernelRelease, LoadedProgram, OLDEST_KERNEL, Privileges, Process},
     interfaces::{self, AttachedMode, Interface, UnknownInterface},
+    obstacle::Obstacle,
     xdp_features::{self, XdpFeatures},
 };
 
-/// The interfaces with these names, in this order, if turn-bpf can attach to all of them. `needs_native` is whether it
-/// must run in their drivers.
-pub async fn check(names: &[String], needs_native: bool) -> Result<Vec<Interface>, PreflightError> {
-    Facts::gather(names).await?.judge(names, needs_native)
+/// The interfaces with these names, in this order, if turn-bpf can attach to all of them in this mode.
+pub async fn check(names: &[String], wanted: WantedMode) -> Result<Vec<Found>, PreflightError> {
+    Facts::gather(names).await?.judge(names, wanted)
+}
+
+/// An interface that came back, if turn-bpf can attach to it in this mode.
+pub async fn find_room(interface: &Interface, wanted: WantedMode) -> Option<Found> {
+    let program = interface.xdp.map(|xdp| LoadedProgram::by_id(xdp.program_id));
+    if program.as_ref().is_some_and(LoadedProgram::is_ours) {
+        return None;
+    }
+    let features = xdp_features::query(interface.ifindex).await.unwrap_or_default();
+    let driver = host::hardware_driver(interface);
+    let obstacle = Obstacle::of(interface, program.as_ref(), features, driver.as_deref());
+    let is_taken = matches!(obstacle, Some(Obstacle::OtherProgram { .. }));
+    (!is_taken || matches!(wanted, WantedMode::Auto | WantedMode::Tc))
+        .then(|| Found { interface: interface.clone(), obstacle })
+}
+
+/// An interface that turn-bpf can attach to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The interface.
+    pub interface: Interface,
+    /// What keeps turn-bpf out of its driver.
+    pub obstacle: Option<Obstacle>,
 }
 
 /// Why turn-bpf does not attach. Each says what is wrong, with what, and how to mend it.
@@ -82,7 +106,7 @@ pub enum PreflightError {
     /// Somebody else's XDP program.
     #[error(
         "{interface} already has an XDP program, {program}, {mode}; stop what attached it, or detach it: \
-         ip link set dev {interface} {} off",
+         ip link set dev {interface} {} off; or use --mode tc, which goes beside it",
         ip_keyword(*mode)
     )]
     OtherProgram {
@@ -95,7 +119,7 @@ pub enum PreflightError {
     },
     /// Native mode was asked for, and there is none.
     #[error(
-        "the driver of {interface}{} has no native XDP (it offers: {features}); use --mode auto or --mode generic",
+        "the driver of {interface}{} has no native XDP (it offers: {features}); use --mode auto or --mode tc",
         Parenthesized(kind)
     )]
     NoNative {
@@ -129,18 +153,29 @@ struct Facts {
     programs: BTreeMap<u32, LoadedProgram>,
     /// By ifindex.
     features: BTreeMap<u32, XdpFeatures>,
+    /// By ifindex.
+    drivers: BTreeMap<u32, String>,
+    /// turn-bpf's own at TC, by ifindex.
+    ours_at_tc: BTreeMap<u32, LoadedProgram>,
 }
 
 impl Facts {
     async fn gather(names: &[String]) -> Result<Self, PreflightError> {
         let interfaces = interfaces::list().await?;
         let (mut programs, mut features) = (BTreeMap::new(), BTreeMap::new());
+        let (mut drivers, mut ours_at_tc) = (BTreeMap::new(), BTreeMap::new());
         for interface in interfaces.iter().filter(|interface| names.contains(&interface.name)) {
             if let Some(xdp) = interface.xdp {
                 programs.insert(xdp.program_id, LoadedProgram::by_id(xdp.program_id));
             }
             if let Some(found) = xdp_features::query(interface.ifindex).await? {
                 features.insert(interface.ifindex, found);
+            }
+            if let Some(driver) = host::hardware_driver(interface) {
+                drivers.insert(interface.ifindex, driver);
+            }
+            if let Some(ours) = LoadedProgram::ours_at_tc(&interface.name) {
+                ours_at_tc.insert(interface.ifindex, ours);
             }
         }
         Ok(Self {
@@ -150,10 +185,12 @@ impl Facts {
             interfaces,
             programs,
             features,
+            drivers,
+            ours_at_tc,
         })
     }
 
-    fn judge(&self, names: &[String], needs_native: bool) -> Result<Vec<Interface>, PreflightError> {
+    fn judge(&self, names: &[String], wanted: WantedMode) -> Result<Vec<Found>, PreflightError> {
         let mut given = BTreeSet::new();
         if let Some(twice) = names.iter().find(|name| !given.insert(*name)) {
             return Err(PreflightError::GivenTwice(twice.clone()));
@@ -164,11 +201,7 @@ impl Facts {
             judge_interface(interface)?;
         }
         self.judge_host()?;
-        for interface in &named {
-            self.judge_programs(interface)?;
-            self.judge_driver(interface, needs_native)?;
-        }
-        Ok(named.into_iter().cloned().collect())
+        named.into_iter().map(|interface| self.judge_attachment(interface, wanted)).collect()
     }
 
     fn judge_host(&self) -> Result<(), PreflightError> {
@@ -185,27 +218,27 @@ impl Facts {
         if self.has_btf { Ok(()) } else { Err(PreflightError::NoBtf) }
     }
 
-    fn judge_programs(&self, interface: &Interface) -> Result<(), PreflightError> {
-        let Some(xdp) = interface.xdp else { return Ok(()) };
-        let program = self.programs.get(&xdp.program_id).cloned();
-        let program = program.unwrap_or(LoadedProgram { id: xdp.program_id, name: None, holder: None });
-        let interface = interface.name.clone();
-        Err(if program.is_ours() {
-            PreflightError::AlreadyAttached { interface, holder: program.holder }
-        } else {
-            PreflightError::OtherProgram { interface, program, mode: xdp.mode }
-        })
-    }
-
     /// A kernel that does not tell the driver's features will say at the attempt.
-    fn judge_driver(&self, interface: &Interface, needs_native: bool) -> Result<(), PreflightError> {
-        match self.features.get(&interface.ifindex) {
-            Some(features) if needs_native && !features.has_native() => Err(PreflightError::NoNative {
-                interface: interface.name.clone(),
-                kind: interface.kind.clone(),
-                features: *features,
+    fn judge_attachment(&self, interface: &Interface, wanted: WantedMode) -> Result<Found, PreflightError> {
+        let (name, ifindex) = (interface.name.clone(), interface.ifindex);
+        let program = interface.xdp.and_then(|xdp| self.programs.get(&xdp.program_id));
+        let ours = program.filter(|program| program.is_ours()).or(self.ours_at_tc.get(&ifindex));
+        if let Some(ours) = ours {
+            return Err(PreflightError::AlreadyAttached { interface: name, holder: ours.holder.clone() });
+        }
+        let features = self.features.get(&ifindex).copied();
+        let driver = self.drivers.get(&ifindex).map(String::as_str);
+        let obstacle = Obstacle::of(interface, program, features, driver);
+        match (obstacle, wanted) {
+            (Some(Obstacle::OtherProgram { program, mode }), WantedMode::Native | WantedMode::Generic) => {
+                Err(PreflightError::OtherProgram { interface: name, program, mode })
+            }
+            (Some(Obstacle::NoNative { kind }), WantedMode::Native) => Err(PreflightError::NoNative {
+                interface: name,
+                kind,
+                features: features.unwrap_or_default(),
             }),
-            _ => Ok(()),
+            (obstacle, _) => Ok(Found { interface: interface.clone(), obstacle }),
         }
     }
 }

@@ -333,16 +333,21 @@ impl Path {
         if way_in.flags & interface_flags::GENERIC != 0 && outgoing.tags.length() > flow.noted_tags.length() {
             return None;
         }
+        let is_tc = way_in.flags & interface_flags::TC != 0;
+        let in_or_out = [flow.noted_tags, outgoing.tags];
+        if is_tc && in_or_out.iter().any(|tags| tags.outer().is_some()) {
+            return None;
+        }
         let ethernet = frame.get::<EthernetHeader>(0)?;
+        let takes_all = way_in.flags & (interface_flags::GENERIC | interface_flags::TC);
         let mut flags = 0;
         if outgoing.dont_fragment {
             flags |= path_flags::DONT_FRAGMENT;
         }
-        if way_in.flags & interface_flags::GENERIC != 0 || way_out.flags & interface_flags::TRANSMITS != 0 {
+        if takes_all | (way_out.flags & interface_flags::TRANSMITS) != 0 {
             flags |= path_flags::REDIRECT;
         }
-        if (way_in.flags & interface_flags::GENERIC) | (way_out.flags & interface_flags::TRANSMITS_PARTS) != 0
-        {
+        if takes_all | (way_out.flags & interface_flags::TRANSMITS_PARTS) != 0 {
             flags |= path_flags::REDIRECT_PARTS;
         }
         if way_out.flags & interface_flags::ONLY_REDIRECT != 0 {

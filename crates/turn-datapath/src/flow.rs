@@ -144,6 +144,8 @@ pub mod interface_flags {
     /// Frames that go back by the interface that they came by are redirected to it: a virtual Ethernet link whose
     /// other end has GRO but no XDP program takes those, and keeps the others (`veth_xdp_flush`, up to 6.18).
     pub const ONLY_REDIRECT: u32 = 4;
+    /// The ingress program runs at TC, on socket buffers with one VLAN tag at the most. It redirects to any interface.
+    pub const TC: u32 = 16;
 }
 
 /// How long leases run and how often they are renewed, in nanoseconds.

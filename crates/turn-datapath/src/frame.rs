@@ -2,6 +2,7 @@
 
 use core::ops::DerefMut;
 
+use turn_wire::ethernet::VlanTags;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::control::FlowEvent;
@@ -11,6 +12,9 @@ use crate::{Flow, FlowKey, Interface, PathMtu};
 ///
 /// It may lie in several parts. Headers are read and written in the first one only, everything else wherever it is. Headers are copied out and copied in, so that no reference into the packet outlives a change of its start.
 pub trait Frame {
+    /// True where a VLAN tag is kept beside the bytes of the frame, and more than one is not dealt with.
+    const HAS_TAG_BESIDE: bool = false;
+
     /// How many bytes there are behind this offset; none where the frame ends before it. Where the first part ends just there,
     /// others need not count.
     fn behind(&self, end: usize) -> Option<usize>;
@@ -33,6 +37,52 @@ pub trait Frame {
 
     /// Takes this many bytes from the end of the frame. False, and nothing is changed, where that cannot be.
     fn cut_tail(&mut self, by: usize) -> bool;
+
+    /// What came with the frame beside its bytes.
+    #[inline(always)]
+    fn beside(&self) -> Beside {
+        Beside { is_train: false, tag: VlanTags::NONE }
+    }
+
+    /// Gives the frame room for other headers. False, and nothing is changed, where that cannot be.
+    #[inline(always)]
+    fn resize(&mut self, resizing: &Resizing) -> bool {
+        let Resizing { head_by, tail_by, .. } = *resizing;
+        if head_by != 0 && !self.move_head(head_by) {
+            return false;
+        }
+        if tail_by != 0 && !self.cut_tail(tail_by) {
+            self.move_head(head_by.wrapping_neg());
+            return false;
+        }
+        true
+    }
+
+    /// Replaces the VLAN tag that is kept beside the bytes of the frame ([`Self::HAS_TAG_BESIDE`]). Cannot fail.
+    #[inline(always)]
+    fn set_tag_beside(&mut self, _tag: VlanTags) {}
+}
+
+/// What is known of a frame that came in beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// Several datagrams that were merged (UDP receive offload), whose headers say that they are one.
+    pub is_train: bool,
+    /// The VLAN tag, which was taken from the frame.
+    pub tag: VlanTags,
+}
+
+/// From the headers that a frame has to those that it is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resizing {
+    /// By how many bytes its start moves forward, or backward where negative.
+    pub head_by: i32,
+    /// Bytes that are taken from its end.
+    pub tail_by: usize,
+    /// It is an IPv4 packet.
+    pub from_v4: bool,
+    /// It is to be one.
+    pub to_v4: bool,
 }
 
 /// The state that outlives a packet.

@@ -30,6 +30,6 @@ pub mod translate;
 pub use control::{ControlMessage, FlowEvent, RecordHeader};
 pub use egress::Outgoing;
 pub use flow::{Flow, FlowKey, Interface, LeaseTerms, PathMtu};
-pub use frame::{Flows, Frame};
+pub use frame::{Beside, Flows, Frame, Resizing};
 pub use ingress::{Action, ingress};
 pub use reason::Reason;

@@ -7,7 +7,7 @@ use turn_wire::ip::{self, FragmentHeader, Ipv4Header, Ipv6Header};
 use turn_wire::udp::UdpHeader;
 use turn_wire::{Be16, Be32, IpAddress};
 
-use crate::{FlowKey, Frame, Reason};
+use crate::{Beside, FlowKey, Frame, Reason};
 
 /// A UDP datagram in a frame: well-formed, unfragmented unless the first fragment was asked for, without options or other
 /// extension headers.
@@ -56,8 +56,16 @@ impl Packet {
     /// Names why the frame is not such a datagram.
     #[inline(always)]
     pub fn read<F: Frame>(frame: &F) -> Result<Self, Reason> {
+        let Beside { is_train, tag } = frame.beside();
+        if is_train {
+            return Err(Reason::Train);
+        }
         let packet = Self::read_headers::<F, false>(frame)?;
-        Ok(Self { data: UdpData::read(frame, packet.data.at, packet.data.length), ..packet })
+        Ok(Self {
+            tags: if F::HAS_TAG_BESIDE { tag } else { packet.tags },
+            data: UdpData::read(frame, packet.data.at, packet.data.length),
+            ..packet
+        })
     }
 
     /// Reads a frame without a look at how its UDP data begin. Where `FRAGMENTS` says so, it may be the first fragment
@@ -235,7 +243,7 @@ impl Link {
         let mut link = Self { ethernet, tags: VlanTags::NONE, length: EthernetHeader::LEN };
         let mut ethertype = ethernet.ethertype;
         // A third tag is found where the type of an IP packet should be.
-        if ethernet::is_tag_protocol(ethertype) {
+        if ethernet::is_tag_protocol(ethertype) && !F::HAS_TAG_BESIDE {
             ethertype = link.read_tag(frame, ethertype)?;
             if ethernet::is_tag_protocol(ethertype) {
                 ethertype = link.read_tag(frame, ethertype)?;

@@ -100,6 +100,8 @@ reasons! {
     EgressFragment = 33, "egress_fragment";
     /// An ICMP error that says how much the way out of a known flow takes.
     PathMtu = 34, "path_mtu";
+    /// Several datagrams that came in merged (UDP receive offload), which only the stack can take apart.
+    Train = 35, "train";
 }
 
 impl Reason {
@@ -142,6 +144,7 @@ impl Reason {
                 | Reason::Control
                 | Reason::ControlTooLong
                 | Reason::PathMtu
+                | Reason::Train
         )
     }
 }

@@ -13,7 +13,7 @@ use turn_wire::udp::UdpHeader;
 use crate::flow::path_flags;
 use crate::ingress::ApplicationData;
 use crate::packet::Packet;
-use crate::{Flow, Frame, Reason};
+use crate::{Flow, Frame, Reason, Resizing};
 
 /// The smallest MTU of an IPv6 link (RFC 8200 section 5). A longer packet made of an IPv4 packet that allowed
 /// fragmentation would have to be fragmented (RFC 7915 section 4).
@@ -29,8 +29,7 @@ pub struct Translation {
     hop_limit: u8,
     udp: UdpHeader,
     channel_data: Option<ChannelDataHeader>,
-    head_by: i32,
-    tail_by: usize,
+    resizing: Resizing,
 }
 
 impl Translation {
@@ -74,8 +73,12 @@ impl Translation {
             }
         }
 
+        let tags = if F::HAS_TAG_BESIDE { VlanTags::NONE } else { flow.out_tags };
+        if F::HAS_TAG_BESIDE && flow.out_tags.outer().is_some() {
+            return Err(Reason::NoHeadroom);
+        }
         let headers = EthernetHeader::LEN
-            .wrapping_add(flow.out_tags.length())
+            .wrapping_add(tags.length())
             .wrapping_add(usize::from(ip_header))
             .wrapping_add(UdpHeader::LEN)
             .wrapping_add(usize::from(channel_data_length));
@@ -87,16 +90,20 @@ impl Translation {
         };
         Ok(Self {
             is_v4,
-            tags: flow.out_tags,
+            tags,
             traffic_class: packet.traffic_class,
             hop_limit: packet.hop_limit.wrapping_sub(1),
             udp,
             channel_data,
-            head_by: (data.at as i32).wrapping_sub(headers as i32),
-            tail_by: frame
-                .behind(packet.data.end())
-                .ok_or(Reason::Malformed)?
-                .wrapping_add(usize::from(data.padding)),
+            resizing: Resizing {
+                head_by: (data.at as i32).wrapping_sub(headers as i32),
+                tail_by: frame
+                    .behind(packet.data.end())
+                    .ok_or(Reason::Malformed)?
+                    .wrapping_add(usize::from(data.padding)),
+                from_v4: packet.is_v4,
+                to_v4: is_v4,
+            },
         })
     }
 
@@ -107,15 +114,11 @@ impl Translation {
     /// [`Reason::NoHeadroom`], and the frame is as it was.
     #[inline(always)]
     pub fn apply<F: Frame>(&self, frame: &mut F, flow: &Flow) -> Result<(), Reason> {
-        if self.head_by != 0 && !frame.move_head(self.head_by) {
+        if !frame.resize(&self.resizing) {
             return Err(Reason::NoHeadroom);
         }
         let ip_at = EthernetHeader::LEN.wrapping_add(self.tags.length());
         let udp_at = ip_at.wrapping_add(if self.is_v4 { Ipv4Header::LEN } else { Ipv6Header::LEN });
-        if self.tail_by != 0 && !frame.cut_tail(self.tail_by) {
-            frame.move_head(self.head_by.wrapping_neg());
-            return Err(Reason::NoHeadroom);
-        }
 
         // The headers are written from the last to the first: if the last one fits, so do all.
         let fits = match &self.channel_data {
@@ -138,6 +141,9 @@ impl Translation {
             ethertype: self.put_tags(frame),
         };
         frame.put(0, &ethernet);
+        if F::HAS_TAG_BESIDE {
+            frame.set_tag_beside(flow.out_tags);
+        }
         Ok(())
     }
 

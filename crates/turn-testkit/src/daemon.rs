@@ -81,8 +81,10 @@ pub struct Status {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// `native` or `generic`.
+    /// `native`, `tc` or `generic`.
     pub mode: String,
+    /// Why not `native`.
+    pub mode_reason: Option<String>,
 }
 
 /// Packets since the start.

@@ -83,19 +83,24 @@ pub struct SessionCounts {
 pub struct InterfaceRow {
     /// Its name.
     pub name: String,
-    /// Where the XDP program runs.
+    /// Where the ingress program runs.
     pub mode: Mode,
     /// Its index.
     pub ifindex: u32,
+    /// Why not in native mode, unless another was asked for.
+    #[serde(default)]
+    pub mode_reason: Option<String>,
 }
 
-/// Where an XDP program of turn-bpf runs.
+/// Where an ingress program of turn-bpf runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// In the driver.
     Native,
-    /// In the network stack.
+    /// In the network stack, at TC.
+    Tc,
+    /// In the network stack, as generic XDP.
     Generic,
 }
 
@@ -103,6 +108,7 @@ impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Native => "native",
+            Self::Tc => "tc",
             Self::Generic => "generic",
         })
     }
@@ -335,8 +341,9 @@ pub(crate) mod tests {
     #[test]
     fn status_has_the_keys_of_the_contract() {
         let expected = concat!(
-            r#"{"schema":1,"interfaces":[{"name":"eth0","mode":"native","ifindex":2},"#,
-            r#"{"name":"eth1","mode":"generic","ifindex":3}],"allocations":3,"bindings":5,"#,
+            r#"{"schema":1,"interfaces":[{"name":"eth0","mode":"native","ifindex":2,"mode_reason":null},"#,
+            r#"{"name":"eth1","mode":"tc","ifindex":3,"mode_reason":"its driver has no native XDP"}],"#,
+            r#""allocations":3,"bindings":5,"#,
             r#""flows":{"armed":9,"total":10,"max":65536},"#,
             r#""packets":{"kernel":99400,"spilled":600,"passed":1234},"#,
             r#""reasons":{"heartbeat":600,"no_flow":1200,"not_udp":34,"too_big":0},"#,
@@ -401,11 +408,20 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn status() -> StatusDocument {
-        let interface = |name: &str, mode, ifindex| InterfaceRow { name: name.into(), mode, ifindex };
+        let interface = |name: &str, mode, ifindex, reason: Option<&str>| InterfaceRow {
+            name: name.into(),
+            mode,
+            ifindex,
+            mode_reason: reason.map(str::to_owned),
+        };
+        let interfaces = vec![
+            interface("eth0", Mode::Native, 2, None),
+            interface("eth1", Mode::Tc, 3, Some("its driver has no native XDP")),
+        ];
         let reasons = [("no_flow", 1200), ("heartbeat", 600), ("not_udp", 34), ("too_big", 0)];
         StatusDocument {
             schema: SCHEMA,
-            interfaces: vec![interface("eth0", Mode::Native, 2), interface("eth1", Mode::Generic, 3)],
+            interfaces,
             allocations: 3,
             bindings: 5,
             flows: FlowCounts { armed: 9, total: 10, max: 65_536 },

@@ -7,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use turn_datapath::Reason;
 
 use super::document::{
-    DirectionCounts, PacketCounts, SessionCounts, SessionRow, SessionsDocument, StatusDocument,
+    DirectionCounts, InterfaceRow, PacketCounts, SessionCounts, SessionRow, SessionsDocument, StatusDocument,
 };
 use crate::session_reason::SessionReason;
 
@@ -170,9 +170,10 @@ fn session_row(session: &SessionRow) -> [Cell; 6] {
 
 fn interfaces(document: &StatusDocument) -> Option<Table> {
     let mut table = table();
-    table.set_header([Cell::new("INTERFACE"), Cell::new("MODE"), right("IFINDEX")]);
-    for interface in &document.interfaces {
-        table.add_row([Cell::new(&interface.name), Cell::new(interface.mode), right(interface.ifindex)]);
+    table.set_header([Cell::new("INTERFACE"), Cell::new("MODE"), right("IFINDEX"), Cell::new("BECAUSE")]);
+    for InterfaceRow { name, mode, ifindex, mode_reason } in &document.interfaces {
+        let because = mode_reason.as_deref().unwrap_or_default();
+        table.add_row([Cell::new(name), Cell::new(mode), right(ifindex), Cell::new(because)]);
     }
     (!document.interfaces.is_empty()).then_some(table)
 }
@@ -268,9 +269,9 @@ channel bindings        5, of 3 allocations
 paused                  client 198.18.9.0/24
 limit                   650000 bytes per second, session and direction
 
-INTERFACE  MODE     IFINDEX
-eth0       native         2
-eth1       generic        3
+INTERFACE  MODE    IFINDEX  BECAUSE
+eth0       native        2
+eth1       tc            3  its driver has no native XDP
 
 PACKETS  WHAT BECAME OF THEM
   99400  relayed in the kernel

@@ -14,6 +14,7 @@ use crate::attachment::{self, AttachError, Egress, Ingress, WantedMode};
 use crate::control::document::{InterfaceRow, Mode};
 use crate::interfaces::Interface;
 use crate::object::Plain;
+use crate::preflight::{self, Found};
 use crate::xdp_features::{self, XdpFeatures};
 
 /// An interface and what is attached to it.
@@ -34,7 +35,13 @@ pub(super) struct Attached {
 
 impl From<&Attached> for InterfaceRow {
     fn from(attached: &Attached) -> Self {
-        Self { name: attached.name.clone(), mode: attached.ingress.mode, ifindex: attached.ifindex }
+        let Ingress { mode, reason, .. } = &attached.ingress;
+        Self {
+            name: attached.name.clone(),
+            mode: *mode,
+            ifindex: attached.ifindex,
+            mode_reason: reason.clone(),
+        }
     }
 }
 
@@ -42,8 +49,10 @@ impl Attached {
     /// What the kernel side is told of it.
     pub(super) fn kernel_flags(&self) -> u32 {
         let mut flags = 0;
-        if self.ingress.mode == Mode::Generic {
-            flags |= interface_flags::GENERIC;
+        match self.ingress.mode {
+            Mode::Native => {}
+            Mode::Tc => flags |= interface_flags::TC,
+            Mode::Generic => flags |= interface_flags::GENERIC,
         }
         if self.transmits {
             flags |= interface_flags::TRANSMITS;
@@ -59,8 +68,9 @@ impl Attached {
 }
 
 /// Attaches to an interface and tells the kernel side what is known of it.
-pub(super) async fn attach(state: &RefCell<Daemon>, interface: &Interface) -> Result<(), DaemonError> {
-    state.borrow_mut().attach_programs(interface)?;
+pub(super) async fn attach(state: &RefCell<Daemon>, found: &Found) -> Result<(), DaemonError> {
+    let interface = &found.interface;
+    state.borrow_mut().attach_programs(found)?;
     // Unless the driver says otherwise: before 6.3 none could say. Many can only while they have a program.
     let features = xdp_features::query(interface.ifindex).await.unwrap_or_default();
     state.borrow_mut().take_features(interface, features)
@@ -74,10 +84,12 @@ pub(super) async fn attach_returned(state: &RefCell<Daemon>, present: &[Interfac
             let is_attached = daemon.attached.iter().any(|one| one.name == interface.name);
             daemon.names.contains(&interface.name) && !is_attached
         };
-        if !is_missing || !interface.is_up || interface.xdp.is_some() {
+        if !is_missing || !interface.is_up {
             continue;
         }
-        match attach(state, interface).await {
+        let wanted = state.borrow().wanted;
+        let Some(found) = preflight::find_room(interface, wanted).await else { continue };
+        match attach(state, &found).await {
             Ok(()) => tracing::info!(interface = interface.name, "the interface is back"),
             Err(error) => tracing::error!(
                 interface = interface.name,
@@ -105,8 +117,13 @@ pub(super) async fn try_again(state: &RefCell<Daemon>) -> Result<(), DaemonError
 }
 
 impl Daemon {
-    fn attach_programs(&mut self, interface: &Interface) -> Result<(), AttachError> {
-        let (ingress, egress) = attachment::attach(&mut self.object, interface, self.wanted)?;
+    fn attach_programs(&mut self, found: &Found) -> Result<(), AttachError> {
+        let Found { interface, obstacle } = found;
+        let (ingress, egress) =
+            attachment::attach(&mut self.object, interface, self.wanted, obstacle.as_ref())?;
+        if let Some(because) = &ingress.reason {
+            tracing::info!(interface = interface.name, because, "{} mode", ingress.mode);
+        }
         let Interface { name, ifindex, mtu, mac, .. } = interface.clone();
         self.interface_names.insert(ifindex, name.clone());
         self.attached.push(Attached {
@@ -144,7 +161,7 @@ impl Daemon {
         // What goes into one end of a virtual Ethernet link comes out only where the other end is prepared for it,
         // and the other end cannot be seen from here. The kernel tells by whether the interface takes redirected
         // frames (6.3 and later). Before that it is tried, which on a busy machine can fail for want of room.
-        if is_veth && (!transmits || (features.is_none() && self.throws_away(interface)?)) {
+        if is_veth && is_native && (!transmits || (features.is_none() && self.throws_away(interface)?)) {
             self.give_up_native_mode(ifindex);
         }
         Ok(())
@@ -216,7 +233,7 @@ impl Daemon {
     /// A driver in native mode throws away what it is given. In the stack nothing is thrown away.
     fn give_up_native_mode(&mut self, ifindex: u32) {
         let Some(failing) = self.attached.iter().position(|one| one.ifindex == ifindex) else { return };
-        if self.attached[failing].ingress.mode == Mode::Generic {
+        if self.attached[failing].ingress.mode != Mode::Native {
             return;
         }
         let name = self.attached[failing].name.clone();
@@ -224,7 +241,7 @@ impl Daemon {
             tracing::error!(
                 interface = name,
                 "the driver throws away what it is given to transmit, so nothing is \
-                redirected there; use --mode generic, or for veth attach an XDP program to the other end"
+                redirected there; use --mode tc, or for veth attach an XDP program to the other end"
             );
             let failing = &mut self.attached[failing];
             failing.transmits = false;
@@ -238,13 +255,17 @@ impl Daemon {
             .collect();
         for index in native.into_iter().rev() {
             let old = self.attached.swap_remove(index);
-            tracing::warn!(
-                interface = old.name,
-                because = name,
-                "generic mode: the driver throws away what it is given to transmit"
-            );
-            match attachment::make_generic(&mut self.object, &old.name, old.ifindex, old.ingress) {
+            let reason = format!("the driver of {name} throws away what it is given to transmit");
+            let moved =
+                attachment::leave_driver(&mut self.object, &old.name, old.ifindex, old.ingress, reason);
+            match moved {
                 Ok(ingress) => {
+                    tracing::warn!(
+                        interface = old.name,
+                        because = name,
+                        "{} mode: the driver throws away what it is given to transmit",
+                        ingress.mode
+                    );
                     let ifindex = old.ifindex;
                     self.attached.push(Attached {
                         ingress,
@@ -255,7 +276,7 @@ impl Daemon {
                     if let Err(error) = self.write_interface(ifindex) {
                         tracing::error!(
                             error = &error as &dyn std::error::Error,
-                            "generic mode is incomplete"
+                            "the kernel side was not told"
                         );
                     }
                 }
@@ -271,7 +292,8 @@ impl Daemon {
     fn write_interface(&mut self, ifindex: u32) -> Result<(), DaemonError> {
         let Some(attached) = self.attached.iter().find(|one| one.ifindex == ifindex) else { return Ok(()) };
         let value = KernelInterface { mtu: attached.mtu, flags: attached.kernel_flags() };
-        let takes = value.flags & (interface_flags::GENERIC | interface_flags::TRANSMITS) != 0;
+        let takes =
+            value.flags & (interface_flags::GENERIC | interface_flags::TC | interface_flags::TRANSMITS) != 0;
         if takes && attached.is_running && attached.redirects.are_open() {
             self.devices.insert(ifindex, ifindex, None, 0).map_err(DaemonError::Devices)?;
         } else {

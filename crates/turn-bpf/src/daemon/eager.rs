@@ -50,10 +50,11 @@ impl Daemon {
         let (in_flags, out_flags) = (within.kernel_flags(), out.kernel_flags());
         // Servers send what fits with the don't-fragment flag, as the kernel does by default.
         let mut flags = path_flags::DONT_FRAGMENT;
-        if in_flags & interface_flags::GENERIC != 0 || out_flags & interface_flags::TRANSMITS != 0 {
+        let takes_all = in_flags & (interface_flags::GENERIC | interface_flags::TC);
+        if takes_all | (out_flags & interface_flags::TRANSMITS) != 0 {
             flags |= path_flags::REDIRECT;
         }
-        if (in_flags & interface_flags::GENERIC) | (out_flags & interface_flags::TRANSMITS_PARTS) != 0 {
+        if takes_all | (out_flags & interface_flags::TRANSMITS_PARTS) != 0 {
             flags |= path_flags::REDIRECT_PARTS;
         }
         if out_flags & interface_flags::ONLY_REDIRECT != 0 {

@@ -5,8 +5,9 @@ mod tests;
 
 use super::{Check, CoturnConfig, Facts, InterfaceFacts, Jit};
 use crate::{
-    host::{self, KernelRelease, OLDEST_KERNEL},
+    host::{self, FIRST_WITH_TCX, LoadedProgram, OLDEST_KERNEL},
     interfaces::{AttachedMode, Interface, UnknownInterface},
+    obstacle::Obstacle,
     preflight::ip_keyword,
     xdp_features::XdpFeatures,
 };
@@ -32,6 +33,7 @@ fn of_interface(facts: &InterfaceFacts) -> Vec<Check> {
         redirect_target(facts),
         mtu(facts),
         xdp_program(facts),
+        mode(facts),
     ];
     if facts.is_veth() {
         checks.extend([veth_other_end(facts), veth_checksums(facts)]);
@@ -128,8 +130,9 @@ fn driver(facts: &InterfaceFacts) -> Check {
     match facts.driver.as_deref() {
         None => check.skip("neither hardware with a driver, nor a kind of virtual device that the kernel names"),
         Some("gve") => check.warn(
-            "gve; with its GQI queues it leaves no room before a frame, and peer to client goes through the server",
-            "turn-bpf run --mode generic",
+            "gve; with its GQI queues it leaves no room before a frame, and in native mode peer to client would go through \
+             the server",
+            "turn-bpf run --mode tc, which is what it does by itself",
         ),
         Some(driver) => check.pass(driver),
     }
@@ -138,17 +141,17 @@ fn driver(facts: &InterfaceFacts) -> Check {
 fn native_xdp(facts: &InterfaceFacts) -> Check {
     let check = facts.check("native_xdp");
     match facts.features {
-        None => check.skip("kernels before 6.3 do not tell; turn-bpf will try, and else use generic mode"),
+        None => check.skip("kernels before 6.3 do not tell; turn-bpf will try, and else use tc mode"),
         Some(features) if features.has_native() => check.pass(format!("the driver offers: {features}")),
         Some(_) if facts.is_on_top_of_another() => {
-            check.warn("no native XDP: generic mode, which is slower", "name the interface below it instead")
+            check.warn("no native XDP: tc mode, which is slower", "name the interface below it instead")
         }
         Some(_) if facts.is_veth() => check.warn(
-            "no native XDP: it has fewer receive queues than its other end has transmit queues; generic mode, which is \
+            "no native XDP: it has fewer receive queues than its other end has transmit queues; tc mode, which is \
              slower",
             format!("ethtool -L {} rx N, with N as many as the other end's transmit queues", facts.interface.name),
         ),
-        Some(_) => check.warn_only("no native XDP: generic mode, which is slower"),
+        Some(_) => check.warn_only("no native XDP: tc mode, which is slower"),
     }
 }
 
@@ -162,7 +165,7 @@ fn redirect_target(facts: &InterfaceFacts) -> Check {
         Some(features) if !features.has_native() => check.warn(
             "does not transmit what a native program on another interface redirects to it: such flows stay with the \
              server",
-            "turn-bpf run --mode generic, if most flows go from one interface to another",
+            "turn-bpf run --mode tc, if most flows go from one interface to another",
         ),
         Some(_) if facts.is_veth() => check.warn(
             "transmits frames that come in by another interface only while its other end has a native XDP program",
@@ -178,7 +181,7 @@ fn redirect_target(facts: &InterfaceFacts) -> Check {
 fn mtu(facts: &InterfaceFacts) -> Check {
     let (check, mtu) = (facts.check("mtu"), facts.interface.mtu);
     if facts.features.is_some_and(|features| !features.has_native()) {
-        return check.pass(format!("{mtu}; generic mode has no limit"));
+        return check.pass(format!("{mtu}; tc mode takes what the interface does"));
     }
     if facts.features.is_some_and(|features| features.contains(XdpFeatures::RX_SG)) {
         return check.pass(format!("{mtu}; the driver takes frames in several parts, so there is no limit"));
@@ -194,7 +197,7 @@ fn mtu(facts: &InterfaceFacts) -> Check {
         return check.pass(format!("{mtu}; {where_from}"));
     }
     check.warn(
-        format!("{mtu}; {where_from}: generic mode, which is slower"),
+        format!("{mtu}; {where_from}: tc mode, which is slower"),
         format!("ip link set dev {} mtu {largest}", facts.interface.name),
     )
 }
@@ -205,11 +208,31 @@ fn xdp_program(facts: &InterfaceFacts) -> Check {
         (Some(program), Some(xdp)) if program.is_ours() => {
             check.pass(format!("turn-bpf's own: {program}, {}", xdp.mode))
         }
-        (Some(program), Some(xdp)) => check.fail(
-            format!("another XDP program is attached: {program}, {}", xdp.mode),
-            format!("stop what attached it, or: ip link set dev {name} {} off", ip_keyword(xdp.mode)),
+        (Some(program), Some(xdp)) => check.warn(
+            format!(
+                "another XDP program is attached: {program}, {}; turn-bpf goes beside it, at TC",
+                xdp.mode
+            ),
+            format!(
+                "to have native mode, stop what attached it, or: ip link set dev {name} {} off",
+                ip_keyword(xdp.mode)
+            ),
         ),
         _ => check.pass("no other XDP program is attached"),
+    }
+}
+
+/// Which mode `turn-bpf run` takes by itself.
+fn mode(facts: &InterfaceFacts) -> Check {
+    let (check, interface) = (facts.check("mode"), &facts.interface);
+    if facts.program.as_ref().is_some_and(LoadedProgram::is_ours) {
+        return check.skip("turn-bpf runs; turn-bpf status tells its mode");
+    }
+    let obstacle = Obstacle::of(interface, facts.program.as_ref(), facts.features, facts.driver.as_deref());
+    match obstacle {
+        Some(obstacle) => check.warn_only(format!("tc: {obstacle}")),
+        None if facts.features.is_none() => check.pass("native, if the driver can, and else tc"),
+        None => check.pass("native, unless the driver refuses (as for its MTU or queues), and then tc"),
     }
 }
 
@@ -264,10 +287,7 @@ impl InterfaceFacts {
     }
 }
 
-const VETH_MEND: &str =
-    "turn-bpf run --mode generic; or put an XDP program that passes everything on the other end";
-
-const FIRST_WITH_TCX: KernelRelease = KernelRelease { major: 6, minor: 6 };
+const VETH_MEND: &str = "turn-bpf run --mode tc, which is what it does by itself; or put an XDP program that passes everything on the other end";
 
 // By the drivers' sources, with pages of 4096 bytes.
 const LARGEST_MTU: [(&str, u32); 10] = [

@@ -1,6 +1,6 @@
 //! What is gathered before anything is judged.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use super::{CoturnConfig, Error};
 use crate::{
@@ -92,29 +92,13 @@ impl InterfaceFacts {
         let is_veth = interface.kind.as_deref() == Some("veth");
         let is_other_end = |other: &&Interface| is_veth && Some(other.ifindex) == interface.lower_ifindex;
         Ok(Self {
-            driver: hardware_driver(interface).or_else(|| interface.kind.clone()),
+            driver: host::hardware_driver(interface).or_else(|| interface.kind.clone()),
             features: xdp_features::query(interface.ifindex).await?,
             program: interface.xdp.map(|xdp| LoadedProgram::by_id(xdp.program_id)),
             other_end: all.iter().find(is_other_end).cloned(),
             interface: interface.clone(),
         })
     }
-}
-
-/// The driver's name by sysfs, unless sysfs shows another network namespace than ours: then its interface of that name,
-/// if it has one, is a different one.
-fn hardware_driver(interface: &Interface) -> Option<String> {
-    let folder = Path::new("/sys/class/net").join(&interface.name);
-    let attribute = |name| fs::read_to_string(folder.join(name)).ok();
-    let is_same_index = attribute("ifindex")?.trim().parse() == Ok(interface.ifindex);
-    let is_same_mac = interface.mac.map(colon_separated).as_deref() == Some(attribute("address")?.trim());
-    let driver = fs::read_link(folder.join("device/driver")).ok()?;
-    let name = driver.file_name()?.to_str()?.to_owned();
-    (is_same_index && is_same_mac).then_some(name)
-}
-
-fn colon_separated(mac: [u8; 6]) -> String {
-    mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
 #[cfg(test)]
@@ -133,11 +117,6 @@ mod tests {
         for (sysctl, expected) in cases {
             assert_eq!(Jit::parse(sysctl), expected, "{sysctl:?}");
         }
-    }
-
-    #[test]
-    fn addresses_as_sysfs_writes_them() {
-        assert_eq!(colon_separated([2, 0xfc, 0, 0, 0, 1]), "02:fc:00:00:00:01");
     }
 
     #[tokio::test]

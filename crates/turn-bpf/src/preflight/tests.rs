@@ -1,13 +1,14 @@
 mod namespace;
 
 use super::*;
+use crate::attachment::WantedMode;
 use crate::interfaces::AttachedXdp;
 
 #[test]
 fn interfaces_that_can_be_attached_to_come_back_in_their_order() {
     let names = ["veth0".to_owned(), "eth0".to_owned()];
-    let found = facts().judge(&names, true).unwrap();
-    assert_eq!(found.iter().map(|interface| &interface.name).collect::<Vec<_>>(), ["veth0", "eth0"]);
+    let found = facts().judge(&names, WantedMode::Native).unwrap();
+    assert_eq!(found.iter().map(|found| &found.interface.name).collect::<Vec<_>>(), ["veth0", "eth0"]);
 }
 
 #[test]
@@ -65,7 +66,7 @@ fn a_host_that_is_wrong() {
 #[test]
 fn a_kernel_whose_version_cannot_be_told_is_tried() {
     let facts = Facts { kernel: None, ..facts() };
-    facts.judge(&["eth0".to_owned()], false).unwrap();
+    facts.judge(&["eth0".to_owned()], WantedMode::Auto).unwrap();
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn somebody_is_there_already() {
     assert_eq!(
         message(&facts, &["eth0"]),
         "eth0 already has an XDP program, id 37 (name unknown), generic; stop what attached it, or detach it: \
-         ip link set dev eth0 xdpgeneric off"
+         ip link set dev eth0 xdpgeneric off; or use --mode tc, which goes beside it"
     );
 
     let holder = Some(Process { pid: 812, command: "filter".into() });
@@ -85,7 +86,7 @@ fn somebody_is_there_already() {
     assert_eq!(
         message(&facts, &["eth0"]),
         "eth0 already has an XDP program, xdp_filter (id 37, held by filter, pid 812), native; stop what attached \
-         it, or detach it: ip link set dev eth0 xdpdrv off"
+         it, or detach it: ip link set dev eth0 xdpdrv off; or use --mode tc, which goes beside it"
     );
 
     let ours = LoadedProgram { name: Some(host::OUR_XDP_PROGRAM.into()), ..program };
@@ -100,26 +101,71 @@ fn somebody_is_there_already() {
         message(&facts, &["eth0"]),
         "turn-bpf is already attached to eth0 (pid unknown) - stop that one first"
     );
-    facts.judge(&["veth0".to_owned()], false).unwrap();
+    facts.judge(&["veth0".to_owned()], WantedMode::Auto).unwrap();
 }
 
 #[test]
 fn native_mode_where_the_driver_has_none() {
     let mut facts = facts();
     let (lo, eth0) = (["lo".to_owned()], ["eth0".to_owned()]);
-    facts.judge(&lo, false).unwrap();
+    facts.judge(&lo, WantedMode::Auto).unwrap();
     assert_eq!(
-        facts.judge(&lo, true).unwrap_err().to_string(),
-        "the driver of lo has no native XDP (it offers: none); use --mode auto or --mode generic"
+        facts.judge(&lo, WantedMode::Native).unwrap_err().to_string(),
+        "the driver of lo has no native XDP (it offers: none); use --mode auto or --mode tc"
     );
     facts.features.clear();
-    facts.judge(&lo, true).expect("a kernel before 6.3 does not tell");
-    facts.judge(&eth0, true).unwrap();
+    facts.judge(&lo, WantedMode::Native).expect("a kernel before 6.3 does not tell");
+    facts.judge(&eth0, WantedMode::Native).unwrap();
+}
+
+#[test]
+fn what_keeps_native_mode_away_is_no_error_where_another_will_do() {
+    let mut facts = facts();
+    let (lo, eth0) = (["lo".to_owned()], ["eth0".to_owned()]);
+    let obstacle = |facts: &Facts, names: &[String], wanted| {
+        let found = facts.judge(names, wanted).unwrap().remove(0);
+        found.obstacle.map(|obstacle| obstacle.to_string())
+    };
+    for wanted in [WantedMode::Auto, WantedMode::Tc] {
+        assert_eq!(obstacle(&facts, &eth0, wanted), None);
+        assert_eq!(obstacle(&facts, &lo, wanted).unwrap(), "its driver has no native XDP");
+    }
+    facts.drivers.insert(2, "gve".into());
+    assert_eq!(
+        obstacle(&facts, &eth0, WantedMode::Auto).unwrap(),
+        "its driver (gve) leaves no room before a frame"
+    );
+    facts.judge(&eth0, WantedMode::Native).expect("with other queues it may");
+
+    facts.interfaces[1].xdp = Some(AttachedXdp { mode: AttachedMode::Native, program_id: 37 });
+    for wanted in [WantedMode::Auto, WantedMode::Tc] {
+        assert_eq!(
+            obstacle(&facts, &eth0, wanted).unwrap(),
+            "another XDP program is attached: id 37 (name unknown), native"
+        );
+    }
+    for wanted in [WantedMode::Native, WantedMode::Generic] {
+        let error = facts.judge(&eth0, wanted).unwrap_err();
+        assert!(matches!(error, PreflightError::OtherProgram { .. }), "{error}");
+    }
+}
+
+#[test]
+fn another_turn_bpf_at_tc() {
+    let mut facts = facts();
+    let holder = Some(Process { pid: 812, command: "turn-bpf".into() });
+    let program = LoadedProgram { id: 37, name: Some("turn_bpf_ingres".into()), holder };
+    facts.ours_at_tc.insert(2, program);
+    for wanted in [WantedMode::Auto, WantedMode::Native, WantedMode::Tc, WantedMode::Generic] {
+        let error = facts.judge(&["eth0".to_owned()], wanted).unwrap_err();
+        assert_eq!(error.to_string(), "turn-bpf is already attached to eth0 (pid 812) - stop that one first");
+    }
+    facts.judge(&["veth0".to_owned()], WantedMode::Tc).unwrap();
 }
 
 fn message(facts: &Facts, names: &[&str]) -> String {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-    facts.judge(&names, false).unwrap_err().to_string()
+    facts.judge(&names, WantedMode::Generic).unwrap_err().to_string()
 }
 
 fn facts() -> Facts {
@@ -147,5 +193,7 @@ fn facts() -> Facts {
         ],
         programs: BTreeMap::new(),
         features: [(1, XdpFeatures::default()), (2, native), (3, native)].into(),
+        drivers: BTreeMap::new(),
+        ours_at_tc: BTreeMap::new(),
     }
 }

@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_screen_of_80_columns() {
         let screen = screen(&two_moments(), 80, 24);
-        assert_eq!(screen[0], "turn-bpf 0.1.0  eth0 native, eth1 generic  1 paused by operators");
+        assert_eq!(screen[0], "turn-bpf 0.1.0  eth0 native, eth1 tc  1 paused by operators");
         assert_eq!(screen[1], "in the kernel: now 99.0 % of 1.0k/s, since start 99.4 %; sessions 4 of 5");
         assert!(screen[4].ends_with('█'), "{:?}", screen[4]);
         assert!(screen[5].starts_with("to the server: 10/s heartbeat The one packet per heartbeat"));

@@ -164,7 +164,7 @@ fn run(topology: Topology, mode: Option<&str>) -> Vec<Multiset> {
 
 fn compare(topology: Topology) {
     let without = run(topology, None);
-    for mode in ["native", "generic"] {
+    for mode in ["native", "tc", "generic"] {
         let with = run(topology, Some(mode));
         for ((pair, without), with) in FAMILY_PAIRS.iter().zip(&without).zip(&with) {
             let only = |one: &Multiset, other: &Multiset| -> Vec<(Heard, u32)> {

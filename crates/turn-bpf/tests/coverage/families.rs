@@ -40,6 +40,16 @@ fn every_pair_of_families_over_one_interface_in_generic_mode() {
 }
 
 #[test]
+fn every_pair_of_families_over_one_interface_at_tc() {
+    every_pair_of_families(Topology::One, "tc");
+}
+
+#[test]
+fn every_pair_of_families_over_two_interfaces_at_tc() {
+    every_pair_of_families(Topology::Two, "tc");
+}
+
+#[test]
 fn every_pair_of_families_over_two_interfaces_in_native_mode() {
     every_pair_of_families(Topology::Two, "native");
 }

@@ -70,8 +70,12 @@ pub fn assert_client_to_client(
 
 #[test]
 fn clients_of_all_families_reach_each_other_in_one_step() {
-    for (topology, mode) in [(Topology::One, "native"), (Topology::Two, "generic"), (Topology::Two, "native")]
-    {
+    for (topology, mode) in [
+        (Topology::One, "native"),
+        (Topology::One, "tc"),
+        (Topology::Two, "generic"),
+        (Topology::Two, "native"),
+    ] {
         let offload = options().topology(topology).mode(mode).start();
         for relay in [Family::V4, Family::V6] {
             for families in FAMILY_PAIRS {

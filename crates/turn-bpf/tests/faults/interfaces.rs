@@ -77,7 +77,7 @@ fn row(offload: &Offload, client: SocketAddr) -> Session {
 /// With `--mode auto` too: a driver that refuses frames because it is down is no reason to do without it.
 #[test]
 fn a_carrier_that_goes_and_comes_is_used_again() {
-    for (wanted, mode) in [("auto", "native"), ("generic", "generic")] {
+    for (wanted, mode) in [("auto", "native"), ("tc", "tc"), ("generic", "generic")] {
         let mut offload = options().mode(wanted).start();
         let mut call = Call::begin(&offload);
         let peer = &offload.lab.peer;

@@ -15,7 +15,7 @@ fn prepare(offload: &Offload) -> [std::os::fd::OwnedFd; 2] {
     ends.map(|(namespace, interface)| namespace.attach_pass(interface, XdpMode::Native).unwrap())
 }
 
-/// By itself turn-bpf goes over to the generic mode, in which the stack transmits.
+/// By itself turn-bpf goes over to the tc mode, in which the stack transmits.
 #[test]
 fn a_driver_that_stops_transmitting_is_done_without() {
     let mut offload = options().mode("auto").far_ends_without_program().start_without_daemon();
@@ -25,7 +25,7 @@ fn a_driver_that_stops_transmitting_is_done_without() {
     let ordeal = call.through(&offload, Duration::from_secs(5), || drop(programs));
     let modes: Vec<_> =
         offload.daemon().status().unwrap().interfaces.into_iter().map(|one| one.mode).collect();
-    assert_eq!(modes, ["generic"; 2]);
+    assert_eq!(modes, ["tc"; 2]);
     assert!(ordeal.report.lost() < ordeal.report.sent / 10, "{:?}", ordeal.report.verify());
     ordeal.figures("target-cannot-transmit").report();
 }

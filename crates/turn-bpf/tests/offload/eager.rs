@@ -30,7 +30,7 @@ fn first_packets(offload: &mut Offload) -> [(u64, u64); 2] {
 
 #[test]
 fn the_first_packet_is_relayed_in_the_kernel() {
-    for mode in ["native", "generic"] {
+    for mode in ["native", "tc", "generic"] {
         let mut offload = options().mode(mode).daemon(&["--eager"]).start();
         assert_eq!(first_packets(&mut offload), [(1, 0), (1, 0)], "{mode}");
     }

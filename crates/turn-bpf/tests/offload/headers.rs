@@ -74,7 +74,7 @@ fn dont_fragment(packet: &Dissected) -> bool {
 
 #[test]
 fn relayed_frames_are_what_the_oracle_says() {
-    for mode in ["native", "generic"] {
+    for mode in ["native", "tc", "generic"] {
         let mut offload = options().mode(mode).default_terms().start_without_daemon();
         let (mut client, relayed) = offload.allocated_client();
         let peer = offload.peer();

@@ -30,8 +30,12 @@ fn with_jumbo_frames(mode: &str, topology: Topology) -> Offload {
 
 #[test]
 fn jumbo_frames_are_relayed() {
-    for (mode, topology) in [("native", Topology::Two), ("native", Topology::One), ("generic", Topology::Two)]
-    {
+    for (mode, topology) in [
+        ("native", Topology::Two),
+        ("native", Topology::One),
+        ("tc", Topology::Two),
+        ("generic", Topology::Two),
+    ] {
         let offload = with_jumbo_frames(mode, topology);
         let (mut client, _) = offload.allocated_client();
         let echo = offload.echo();

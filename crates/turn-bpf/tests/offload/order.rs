@@ -9,7 +9,7 @@ use crate::{CHANNEL, options};
 /// 5,000 packets per second in both directions, and a heartbeat ten times per second.
 #[test]
 fn heartbeats_do_not_reorder() {
-    for mode in ["native", "generic"] {
+    for mode in ["native", "tc", "generic"] {
         let offload = options().mode(mode).terms(Duration::from_millis(100), Duration::from_secs(1)).start();
         let (mut client, _) = offload.allocated_client();
         let echo = offload.echo();

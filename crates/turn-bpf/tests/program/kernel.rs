@@ -1,6 +1,7 @@
 //! Running a case in the kernel.
 
 use std::collections::HashSet;
+use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use aya::maps::PerCpuValues;
 use aya::programs::TestRun as _;
@@ -20,21 +21,49 @@ const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 const TC_NEXT: u32 = -1_i32 as u32;
+const TC_REDIRECT: u32 = 7;
+/// Words of `struct __sk_buff`.
+const INGRESS_IFINDEX: usize = 9;
+const GSO_SIZE: usize = 44;
 
 /// Headers grow by this much at the most: IPv4 to IPv6, a ChannelData header, and two VLAN tags.
 const MAX_GROWTH: usize = 32;
 
+/// Which of the two ingress programs a packet that comes in meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// The one for XDP.
+    Xdp,
+    /// The one for TC.
+    Tc,
+}
+
 /// The loaded object.
 pub struct Kernel {
+    ingress: Ingress,
     pub object: Object,
     pub maps: Maps,
     counters: Vec<u64>,
 }
 
 impl Kernel {
-    /// Loads the object.
+    /// Loads the object, for packets that come in by XDP.
     pub fn load() -> Self {
         Self::load_with(&TERMS)
+    }
+
+    /// One that all tests of this process take turns with, since loading takes longer than most tests. Its maps are empty.
+    pub fn shared(ingress: Ingress) -> MutexGuard<'static, Self> {
+        static SHARED: LazyLock<Mutex<Kernel>> = LazyLock::new(|| Mutex::new(Kernel::load()));
+        let mut kernel = SHARED.lock().unwrap_or_else(|failed| {
+            // A test that failed left its maps behind.
+            let mut kernel = failed.into_inner();
+            *kernel = Kernel::load();
+            SHARED.clear_poison();
+            kernel
+        });
+        kernel.ingress = ingress;
+        kernel
     }
 
     /// Loads the object by other terms.
@@ -47,7 +76,7 @@ impl Kernel {
             )
         });
         let maps = object.take_maps().expect("the object has its maps");
-        Self { object, maps, counters: vec![0; Reason::COUNT] }
+        Self { ingress: Ingress::Xdp, object, maps, counters: vec![0; Reason::COUNT] }
     }
 
     /// Runs a packet through the program that it is for.
@@ -55,11 +84,28 @@ impl Kernel {
     /// The kernel's clock cannot be set, so all times of the case are moved to where the clock is. It ticks in
     /// milliseconds; where it ticked meanwhile, the case is run again.
     pub fn run(&mut self, setting: &Setting, input: &Input) -> Outcome {
+        let context = self.context(input);
+        self.run_in(&context, setting, input)
+    }
+
+    /// Runs packets of this length that were merged into one, as an interface with UDP receive offload hands them over.
+    pub fn run_train(&mut self, setting: &Setting, input: &Input, segment: u32) -> Outcome {
+        assert_eq!(self.ingress, Ingress::Tc);
+        let mut context = self.context(input);
+        context[4 * GSO_SIZE..][..4].copy_from_slice(&segment.to_ne_bytes());
+        self.run_in(&context, setting, input)
+    }
+
+    fn run_in(&mut self, context: &[u8], setting: &Setting, input: &Input) -> Outcome {
         loop {
             let clock = Clock { shown: coarse_clock(), meant: setting.now };
             self.fill(setting, &clock);
-            let (verdict, frame) = self.execute(input);
+            let (mut verdict, frame) = self.execute_in(input, context);
             let counted = self.newly_counted();
+            // At TC both are redirects.
+            if verdict == Verdict::Redirect && counted == [Reason::Relayed] {
+                verdict = Verdict::Transmit;
+            }
             let (messages, reports) = self.records(&clock);
             let flows = setting.flows.iter().filter_map(|(key, before)| {
                 let after = self.maps.flows.flow(key)?;
@@ -121,28 +167,63 @@ impl Kernel {
 
     /// Runs a packet with the maps as they are.
     pub fn execute(&mut self, input: &Input) -> (Verdict, Vec<u8>) {
+        let context = self.context(input);
+        self.execute_in(input, &context)
+    }
+
+    fn execute_in(&mut self, input: &Input, context: &[u8]) -> (Verdict, Vec<u8>) {
         let mut frame = vec![0; input.frame().len() + MAX_GROWTH];
-        let context = context(input);
         let options = TestRunOptions {
             data_in: Some(input.frame()),
             data_out: Some(&mut frame),
-            ctx_in: Some(&context),
+            ctx_in: Some(context),
             ..TestRunOptions::default()
         };
         let result = match input {
+            Input::Received { .. } if self.ingress == Ingress::Tc => {
+                self.object.ingress().expect("the TC program").test_run(options)
+            }
             Input::Received { .. } => self.object.xdp().expect("the XDP program").test_run(options),
             Input::Sent { .. } => self.object.egress().expect("the TC program").test_run(options),
         };
         let TestRunResult { return_value, data_size_out, .. } =
             result.unwrap_or_else(|error| panic!("{}\nfor {input:02x?}", with_causes(&error)));
         frame.truncate(data_size_out as usize);
-        let verdict = match (input, return_value) {
-            (Input::Received { .. }, XDP_PASS) | (Input::Sent { .. }, TC_NEXT) => Verdict::Onward,
-            (Input::Received { .. }, XDP_TX) => Verdict::Transmit,
-            (Input::Received { .. }, XDP_REDIRECT) => Verdict::Redirect,
+        let is_xdp = self.ingress == Ingress::Xdp && matches!(input, Input::Received { .. });
+        let verdict = match (is_xdp, return_value) {
+            (true, XDP_PASS) | (false, TC_NEXT) => Verdict::Onward,
+            (true, XDP_TX) => Verdict::Transmit,
+            (true, XDP_REDIRECT) => Verdict::Redirect,
+            (false, TC_REDIRECT) if matches!(input, Input::Received { .. }) => Verdict::Redirect,
             _ => panic!("the program returned {return_value} for {input:02x?}"),
         };
         (verdict, frame)
+    }
+
+    /// `struct xdp_md` or `struct __sk_buff`.
+    fn context(&self, input: &Input) -> Vec<u8> {
+        let mut socket_buffer = vec![0; 48];
+        let words = match input {
+            Input::Received { interface, .. } if self.ingress == Ingress::Tc => {
+                assert_eq!(*interface, HERE, "a test run comes in by the loopback interface");
+                socket_buffer[INGRESS_IFINDEX] = HERE;
+                socket_buffer
+            }
+            Input::Received { frame, interface } => {
+                let (data, data_end, data_meta, rx_queue, egress_ifindex) = (0, frame.len() as u32, 0, 0, 0);
+                vec![data, data_end, data_meta, *interface, rx_queue, egress_ifindex]
+            }
+            Input::Sent { sent: Sent { ifindex, by_this_host, segment, tag }, .. } => {
+                assert!(
+                    *ifindex == HERE && *tag == VlanTags::NONE,
+                    "a test run leaves by the loopback interface, untagged"
+                );
+                socket_buffer[INGRESS_IFINDEX] = if *by_this_host { 0 } else { HERE };
+                socket_buffer[GSO_SIZE] = (*segment).into();
+                socket_buffer
+            }
+        };
+        words.into_iter().flat_map(u32::to_ne_bytes).collect()
     }
 
     /// What was counted since the last call.
@@ -224,29 +305,6 @@ fn times(flow: &mut Flow) -> [&mut u64; 6] {
 fn coarse_clock() -> u64 {
     let time = clock_gettime(ClockId::MonotonicCoarse);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// `struct xdp_md` or `struct __sk_buff`.
-fn context(input: &Input) -> Vec<u8> {
-    let words = match input {
-        Input::Received { frame, interface } => {
-            let (data, data_end, data_meta, rx_queue, egress_ifindex) = (0, frame.len() as u32, 0, 0, 0);
-            vec![data, data_end, data_meta, *interface, rx_queue, egress_ifindex]
-        }
-        Input::Sent { sent: Sent { ifindex, by_this_host, segment, tag }, .. } => {
-            const INGRESS_IFINDEX: usize = 9;
-            const GSO_SIZE: usize = 44;
-            assert!(
-                *ifindex == HERE && *tag == VlanTags::NONE,
-                "a test run leaves by the loopback interface, untagged"
-            );
-            let mut words = vec![0; 48];
-            words[INGRESS_IFINDEX] = if *by_this_host { 0 } else { HERE };
-            words[GSO_SIZE] = (*segment).into();
-            words
-        }
-    };
-    words.into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
 /// An error with all its causes.

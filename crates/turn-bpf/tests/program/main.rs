@@ -1,5 +1,6 @@
 //! The BPF object in the running kernel, packet by packet (`BPF_PROG_TEST_RUN`). Needs root.
 
+mod at_tc;
 mod differential;
 mod kernel;
 mod limits;
@@ -9,7 +10,7 @@ mod verifier;
 
 macro_rules! in_the_kernel {
     ($body:expr) => {{
-        let mut kernel = crate::kernel::Kernel::load();
+        let mut kernel = crate::kernel::Kernel::shared(crate::kernel::Ingress::Xdp);
         ($body)(&mut |setting, input| input.suits_the_kernel().then(|| kernel.run(setting, input)))
     }};
 }

@@ -17,11 +17,12 @@ const MOST_STACK: u32 = 512;
 const CALL: u8 = 0x85;
 
 #[test]
-fn both_programs_load_well_below_the_verifiers_limits() {
+fn the_programs_load_well_below_the_verifiers_limits() {
     let mut kernel = Kernel::load();
     let functions = functions();
     let infos = [
         ("turn_bpf_xdp", kernel.object.xdp().unwrap().info().unwrap()),
+        ("turn_bpf_ingress", kernel.object.ingress().unwrap().info().unwrap()),
         ("turn_bpf_egress", kernel.object.egress().unwrap().info().unwrap()),
     ];
     for (name, info) in infos {

@@ -28,7 +28,7 @@ pub fn drain(client: &mut TurnClient) {
 
 #[test]
 fn a_killed_server_relays_nothing_after_one_lease() {
-    for mode in ["native", "generic"] {
+    for mode in ["native", "tc", "generic"] {
         let mut offload = options().mode(mode).start();
         let (mut client, relayed) = offload.allocated_client();
         let peer = offload.peer();

@@ -34,7 +34,7 @@ fn an_impossible_number_of_flows() {
 fn no_interface_and_no_such_mode() {
     let lab = Lab::new(Topology::Two).unwrap();
     run(&lab, &[]).expect(2, &["IFACE"]);
-    run(&lab, &["srv0", "--mode", "fast"]).expect(2, &["auto", "native", "generic"]);
+    run(&lab, &["srv0", "--mode", "fast"]).expect(2, &["auto", "native", "tc", "generic"]);
 }
 
 #[test]

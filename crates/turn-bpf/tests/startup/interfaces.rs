@@ -1,8 +1,11 @@
 //! Interfaces that turn-bpf cannot attach to.
 
+use turn_testkit::daemon::Daemon;
 use turn_testkit::lab::{Lab, PASS_PROGRAM, Topology, XdpMode};
+use turn_testkit::scratch::ScratchFolder;
 
-use crate::attempt::run;
+use crate::BINARY;
+use crate::attempt::{attached, run};
 
 #[test]
 fn there_is_no_such_interface() {
@@ -25,11 +28,65 @@ fn another_xdp_program_is_there() {
     for (mode, name) in [(XdpMode::Native, "native"), (XdpMode::Generic, "generic")] {
         for interface in ["srv0", "srv1"] {
             let _link = lab.server.attach_pass(interface, mode).unwrap();
-            for wanted in ["auto", "native", "generic"] {
+            for wanted in ["native", "generic"] {
                 let refusal = run(&lab, &["srv0", "srv1", "--mode", wanted]);
                 refusal.expect(1, &[interface, "already has an XDP program", PASS_PROGRAM, name]);
             }
         }
+    }
+}
+
+/// What another XDP program or the driver leaves no room for goes to TC by itself, and says why.
+#[test]
+fn where_native_mode_cannot_be_there_is_tc() {
+    let lab = Lab::new(Topology::Two).unwrap();
+    let folder = ScratchFolder::new("control").unwrap();
+    let start = |arguments: &[&str]| {
+        Daemon::start(&lab.server, BINARY.as_ref(), &folder.path().join("control.sock"), arguments).unwrap()
+    };
+    let mode_of = |daemon: &Daemon, name: &str| {
+        let interfaces = daemon.status().unwrap().interfaces;
+        let interface = interfaces.into_iter().find(|one| one.name == name).unwrap();
+        assert!(
+            daemon.ready_line().contains(&format!("{name} ({})", interface.mode)),
+            "{}",
+            daemon.ready_line()
+        );
+        (interface.mode, interface.mode_reason.unwrap_or_default())
+    };
+    for (mode, name) in [(XdpMode::Native, "native"), (XdpMode::Generic, "generic")] {
+        let link = lab.server.attach_pass("srv1", mode).unwrap();
+        let before = attached(&lab);
+        for wanted in ["auto", "tc"] {
+            let daemon = start(&["srv1", "--mode", wanted]);
+            let (mode, reason) = mode_of(&daemon, "srv1");
+            assert_eq!(mode, "tc");
+            let parts = ["another XDP program is attached", PASS_PROGRAM, name];
+            assert_eq!(parts.map(|part| reason.contains(part)), [wanted == "auto"; 3], "{reason}");
+            run(&lab, &["srv1"]).expect(1, &["turn-bpf is already attached to srv1"]);
+            assert!(daemon.stop().unwrap().success());
+            assert_eq!(attached(&lab), before);
+        }
+        drop(link);
+    }
+
+    // More transmit queues at the other end than receive queues here: veth refuses a native program (ENOSPC).
+    let pair = "link add far9 numtxqueues 2 type veth peer name near9 numrxqueues 1";
+    lab.server.run("ip", &pair.split(' ').collect::<Vec<_>>()).unwrap();
+    // No driver that runs programs at all.
+    let kind = ["dummy", "ifb", "bridge"]
+        .into_iter()
+        .find(|kind| lab.server.run("ip", &["link", "add", "none9", "type", kind]).is_ok())
+        .expect("this kernel has one of them");
+    for (interface, kind) in [("near9", "veth"), ("none9", kind)] {
+        for up in ["far9", interface] {
+            lab.server.run("ip", &["link", "set", up, "up"]).unwrap();
+        }
+        let daemon = start(&[interface]);
+        let (mode, reason) = mode_of(&daemon, interface);
+        assert_eq!((mode.as_str(), reason), ("tc", format!("its driver ({kind}) has no native XDP")));
+        assert!(daemon.stop().unwrap().success());
+        assert_eq!(lab.server.attached(interface).unwrap(), [""; 0]);
     }
 }
 
@@ -46,7 +103,7 @@ fn the_driver_has_no_native_mode() {
         let interface = format!("{kind}9");
         lab.server.run("ip", &["link", "set", &interface, "up"]).unwrap();
         let refusal = run(&lab, &["srv0", &interface, "--mode", "native"]);
-        refusal.expect(1, &[&interface, kind, "no native XDP", "--mode generic"]);
+        refusal.expect(1, &[&interface, kind, "no native XDP", "--mode tc"]);
         assert_eq!(lab.server.attached(&interface).unwrap(), [""; 0]);
     }
 }

@@ -14,7 +14,7 @@ fn the_interface_is_anothers() {
     let lab = Lab::new(Topology::Two).unwrap();
     let folder = ScratchFolder::new("control").unwrap();
     let control = folder.path().join("control.sock");
-    for mode in ["native", "generic"] {
+    for mode in ["native", "tc", "generic"] {
         let mut first =
             Daemon::start(&lab.server, BINARY.as_ref(), &control, &["srv1", "--mode", mode]).unwrap();
         let pid = first.process().id().to_string();

@@ -59,7 +59,7 @@ fn three_capabilities_are_enough() {
     assert_eq!(daemon.status().unwrap().interfaces.len(), 2);
     assert_eq!(
         daemon.log().matches("WARN").count(),
-        daemon.log().matches("generic mode").count(),
+        daemon.log().matches("tc mode").count(),
         "{}",
         daemon.log()
     );

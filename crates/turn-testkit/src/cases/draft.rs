@@ -44,6 +44,11 @@ impl Draft {
         self
     }
 
+    /// The packet.
+    pub fn into_input(self) -> Input {
+        self.input
+    }
+
     /// What the maps hold.
     pub fn into_setting(self) -> Setting {
         self.setting

@@ -5,9 +5,49 @@
 #[macro_export]
 macro_rules! for_all_tables {
     ($run:ident) => {
-        $crate::for_all_tables! { @tables $run:
-            framing::frames_that_are_not_ip_pass,
+        $crate::for_ingress_tables! { $run }
+        $crate::for_ingress_tables! { @tables $run:
             framing::frames_with_more_than_two_vlan_tags_pass,
+            vlan::frames_by_other_tags_pass,
+            vlan::frames_that_end_within_tags_pass,
+            control::successes_make_a_client_known,
+            control::responses_to_known_clients_are_copied,
+            control::a11_a12_a14_other_responses_are_not_copied,
+            witness::a_witness_grants_a_lease,
+            witness::a_witness_rearms_a_lapsed_flow,
+            witness::a_witness_renews_a_lease,
+            witness::other_data_are_no_witness,
+            witness::another_way_ends_the_lease,
+            witness::ip8_a_witness_brings_mtu_and_df,
+            witness::a_witness_brings_whether_frames_can_be_redirected,
+            witness::a_wildcard_source_finds_the_real_one,
+            witness::a_wildcard_port_finds_the_relayed_transport_address,
+            witness::what_proves_no_way_is_no_witness,
+            witness::only_plain_datagrams_are_witnesses,
+            witness::pr5_a_padded_witness_is_a_witness,
+            witness::channels_tell_outputs_apart,
+            trains::a_witness_may_be_anywhere_in_a_train,
+            trains::a_wildcard_is_found_by_every_datagram_of_a_train,
+            trains::other_trains_are_no_witnesses,
+            trains::channels_are_told_apart_in_a_train,
+            trains::rf5_a36_responses_in_a_train_are_copied,
+            trains::trains_of_one_are_datagrams,
+            trains::trains_are_looked_at_up_to_the_longest_that_a_server_can_send,
+            vlan::a_witness_brings_the_tags_of_the_way_out,
+            vlan::other_tags_end_the_lease,
+            vlan::the_witnesss_priority_is_taken_while_the_lease_runs,
+            vlan::witnesses_with_more_than_two_tags_are_none,
+            vlan::in_generic_mode_a_tag_more_is_no_way,
+        }
+    };
+}
+
+/// The same for those tables in which frames without VLAN tags come in, and for the stories.
+#[macro_export]
+macro_rules! for_ingress_tables {
+    ($run:ident) => {
+        $crate::for_ingress_tables! { @tables $run:
+            framing::frames_that_are_not_ip_pass,
             framing::other_protocols_pass,
             framing::ip15_ipv4_options_pass,
             framing::ip16_extension_headers_pass,
@@ -69,48 +109,18 @@ macro_rules! for_all_tables {
             control::a17_a11_other_stun_messages_are_not_copied,
             control::fr2_fr18_messages_without_the_cookie_are_not_copied,
             control::requests_are_copied_whatever_their_checksum,
-            control::successes_make_a_client_known,
-            control::responses_to_known_clients_are_copied,
-            control::a11_a12_a14_other_responses_are_not_copied,
             lease::without_a_lease_a_packet_is_noted,
             lease::without_a_lease_the_last_packet_is_noted,
             lease::packets_behind_a_heartbeat_do_not_overtake_it,
             lease::a_lease_lapses_and_says_so_once,
             lease::a_heartbeat_spills_one_packet,
             lease::a_noted_packet_brings_its_way_in,
-            witness::a_witness_grants_a_lease,
-            witness::a_witness_rearms_a_lapsed_flow,
-            witness::a_witness_renews_a_lease,
-            witness::other_data_are_no_witness,
-            witness::another_way_ends_the_lease,
-            witness::ip8_a_witness_brings_mtu_and_df,
-            witness::a_witness_brings_whether_frames_can_be_redirected,
-            witness::a_wildcard_source_finds_the_real_one,
-            witness::a_wildcard_port_finds_the_relayed_transport_address,
-            witness::what_proves_no_way_is_no_witness,
-            witness::only_plain_datagrams_are_witnesses,
-            witness::pr5_a_padded_witness_is_a_witness,
-            witness::channels_tell_outputs_apart,
-            trains::a_witness_may_be_anywhere_in_a_train,
-            trains::a_wildcard_is_found_by_every_datagram_of_a_train,
-            trains::other_trains_are_no_witnesses,
-            trains::channels_are_told_apart_in_a_train,
-            trains::rf5_a36_responses_in_a_train_are_copied,
-            trains::trains_of_one_are_datagrams,
-            trains::trains_are_looked_at_up_to_the_longest_that_a_server_can_send,
             vlan::frames_by_the_tags_of_the_lease_are_relayed,
-            vlan::frames_by_other_tags_pass,
             vlan::tags_do_not_count_for_the_mtu,
-            vlan::frames_that_end_within_tags_pass,
             vlan::a_noted_packet_brings_its_tags_without_priority,
-            vlan::a_witness_brings_the_tags_of_the_way_out,
-            vlan::other_tags_end_the_lease,
-            vlan::the_witnesss_priority_is_taken_while_the_lease_runs,
-            vlan::witnesses_with_more_than_two_tags_are_none,
-            vlan::in_generic_mode_a_tag_more_is_no_way,
             vlan::control_messages_in_tagged_frames_are_copied,
         }
-        $crate::for_all_tables! { @stories $run:
+        $crate::for_ingress_tables! { @stories $run:
             a_lease_from_its_first_packet_to_its_second_life,
             a_new_way_takes_two_witnesses,
             every_packet_of_a_flow_is_counted_once,

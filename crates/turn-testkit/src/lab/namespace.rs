@@ -102,11 +102,12 @@ impl Namespace {
         })
     }
 
-    /// What is attached to an interface: an XDP program, tcx programs at egress, TC filters at egress. Empty if nothing is.
+    /// What is attached to an interface: an XDP program, tcx programs, TC filters. Empty if nothing is.
     pub fn attached(&self, interface: &str) -> Result<Vec<String>, LabError> {
         let link = self.output("ip", &["-d", "link", "show", "dev", interface])?;
-        let filters = self.output("tc", &["filter", "show", "dev", interface, "egress"])?;
-        let tcx = self.enter(|| pass_program::egress_programs(interface))?.map_err(|source| {
+        let filters = |hook| self.output("tc", &["filter", "show", "dev", interface, hook]);
+        let filters = filters("ingress")? + &filters("egress")?;
+        let tcx = self.enter(|| pass_program::tcx_programs(interface))?.map_err(|source| {
             LabError::Attach { namespace: self.name.clone(), interface: interface.to_owned(), source }
         })?;
         let programs = link.lines().chain(filters.lines()).map(str::trim);

@@ -13,6 +13,7 @@ const BPF_LINK_CREATE: c_long = 28;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -117,11 +118,16 @@ pub(super) fn attach_egress(interface: &str, program: EgressProgram) -> io::Resu
     open(BPF_LINK_CREATE, &attributes)
 }
 
-/// How many programs look at what leaves by an interface of the calling thread's network namespace (tcx; none before 6.6).
-pub(super) fn egress_programs(interface: &str) -> io::Result<u32> {
+/// How many programs look at what comes in or leaves by an interface of the calling thread's network namespace (tcx; none
+/// before 6.6).
+pub(super) fn tcx_programs(interface: &str) -> io::Result<u32> {
+    Ok(programs_at(interface, BPF_TCX_INGRESS)? + programs_at(interface, BPF_TCX_EGRESS)?)
+}
+
+fn programs_at(interface: &str, attach_type: u32) -> io::Result<u32> {
     let mut attributes = ProgQuery {
         target_ifindex: index_of(interface)?,
-        attach_type: BPF_TCX_EGRESS,
+        attach_type,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: 0,

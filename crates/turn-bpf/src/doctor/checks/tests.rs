@@ -1,6 +1,6 @@
 use super::{super::Outcome, *};
 use crate::{
-    host::{LoadedProgram, OUR_XDP_PROGRAM, Privileges},
+    host::{KernelRelease, LoadedProgram, OUR_XDP_PROGRAM, Privileges},
     interfaces::AttachedXdp,
     xdp_features::XdpFeatures,
 };
@@ -24,6 +24,7 @@ fn a_machine_on_which_all_is_well() {
         ("eth0", "redirect_target"),
         ("eth0", "mtu"),
         ("eth0", "xdp_program"),
+        ("eth0", "mode"),
     ];
     assert_eq!(ids, expected);
 }
@@ -66,25 +67,31 @@ fn checks_of_the_machine() {
 #[test]
 fn checks_of_an_interface() {
     type Change = fn(&mut InterfaceFacts);
-    let cases: [(&str, Change, Outcome, &str, Option<&str>); 18] = [
+    let cases: [(&str, Change, Outcome, &str, Option<&str>); 24] = [
         ("up", |f| f.interface.is_up = false, Fail, "is down", Some("ip link set dev eth0 up")),
         ("ethernet", |f| f.interface.is_ethernet = false, Fail, "other than", Some("below it")),
         ("driver", |f| f.driver = None, Skip, "neither", None),
-        ("driver", |f| f.driver = Some("gve".into()), Warn, "GQI", Some("--mode generic")),
+        ("driver", |f| f.driver = Some("gve".into()), Warn, "GQI", Some("--mode tc")),
         ("native_xdp", |f| f.features = None, Skip, "6.3", None),
         ("native_xdp", |f| f.features = Some(NONE), Warn, "slower", None),
         ("native_xdp", |f| become_kind(f, "vlan", NONE), Warn, "slower", Some("below it")),
         ("native_xdp", |f| become_kind(f, "veth", NONE), Warn, "queues", Some("ethtool -L eth0 rx N")),
         ("redirect_target", |f| f.features = None, Skip, "6.3", None),
-        ("redirect_target", |f| f.features = Some(NONE), Warn, "stay with the server", Some("generic")),
+        ("redirect_target", |f| f.features = Some(NONE), Warn, "stay with the server", Some("--mode tc")),
         ("redirect_target", |f| f.features = Some(NATIVE), Skip, "only while they have", None),
-        ("redirect_target", |f| become_kind(f, "veth", NATIVE), Warn, "other end", Some("generic")),
+        ("redirect_target", |f| become_kind(f, "veth", NATIVE), Warn, "other end", Some("--mode tc")),
         ("mtu", |f| f.interface.mtu = 9001, Warn, "ice takes", Some("ip link set dev eth0 mtu 3046")),
         ("mtu", |f| become_driver(f, "hns3", 3498), Pass, "commonly", None),
         ("mtu", |f| become_driver(f, "hns3", 3499), Warn, "commonly", Some("mtu 3498")),
         ("mtu", become_jumbo, Pass, "no limit", None),
-        ("mtu", |f| f.features = Some(NONE), Pass, "generic mode has no limit", None),
-        ("xdp_program", |f| attach(f, "xdp_filter"), Fail, "xdp_filter (id 37", Some("eth0 xdpgeneric off")),
+        ("mtu", |f| f.features = Some(NONE), Pass, "tc mode takes", None),
+        ("xdp_program", |f| attach(f, "xdp_filter"), Warn, "xdp_filter (id 37", Some("eth0 xdpgeneric off")),
+        ("mode", |f| attach(f, "xdp_filter"), Warn, "tc: another XDP program is attached: xdp_filter", None),
+        ("mode", |f| attach(f, OUR_XDP_PROGRAM), Skip, "status", None),
+        ("mode", |f| f.features = Some(NONE), Warn, "tc: its driver has no native XDP", None),
+        ("mode", |f| become_kind(f, "bridge", NONE), Warn, "tc: its driver (bridge) has no", None),
+        ("mode", |f| f.driver = Some("gve".into()), Warn, "tc: its driver (gve) leaves no room", None),
+        ("mode", |f| f.features = None, Pass, "if the driver can", None),
     ];
     for (id, change, result, detail, mend) in cases {
         let mut facts = eth0();

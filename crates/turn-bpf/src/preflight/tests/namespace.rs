@@ -15,10 +15,12 @@ use object::{
 };
 use tokio::time::timeout;
 
-use super::super::{PreflightError, check};
+use super::super::{Found, PreflightError, check};
 use crate::{
+    attachment::WantedMode,
     host::OUR_XDP_PROGRAM,
     interfaces::{self, AttachedMode, Interface},
+    obstacle::Obstacle,
     xdp_features,
 };
 
@@ -86,13 +88,13 @@ async fn changes_are_noticed() {
 }
 
 async fn programs_are_found() {
-    check(&["alpha".into(), "beta".into()], false).await.unwrap();
+    check(&["alpha".into(), "beta".into()], WantedMode::Generic).await.unwrap();
 
     let alpha = named(&interfaces::list().await.unwrap(), "alpha");
     if let Some(features) = xdp_features::query(alpha.ifindex).await.unwrap() {
         assert!(features.has_native(), "{features}");
         run("ip link set lo up");
-        let error = check(&["lo".into()], true).await.unwrap_err();
+        let error = check(&["lo".into()], WantedMode::Native).await.unwrap_err();
         assert!(matches!(error, PreflightError::NoNative { .. }), "{error}");
     }
 
@@ -108,13 +110,22 @@ async fn programs_are_found() {
     assert_eq!((program.name.as_deref(), *mode), (Some("xdp_foreign"), AttachedMode::Native));
     assert_eq!(found(&interfaces::list().await.unwrap(), "beta"), Some(AttachedMode::Native));
 
+    // Beside it there is room at TC.
+    for wanted in [WantedMode::Auto, WantedMode::Tc] {
+        let found = check(&["beta".into()], wanted).await.unwrap();
+        let [Found { obstacle: Some(Obstacle::OtherProgram { program, .. }), .. }] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(program.name.as_deref(), Some("xdp_foreign"));
+    }
+
     drop((ours, foreign));
-    check(&["alpha".into(), "beta".into()], false).await.unwrap();
+    check(&["alpha".into(), "beta".into()], WantedMode::Generic).await.unwrap();
 }
 
 async fn refused(names: &[&str]) -> PreflightError {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-    check(&names, false).await.unwrap_err()
+    check(&names, WantedMode::Generic).await.unwrap_err()
 }
 
 fn named(interfaces: &[Interface], name: &str) -> Interface {
