@@ -102,7 +102,7 @@ fn document_path() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{Parser, ValueEnum as _};
 
     use super::*;
 
@@ -119,5 +119,18 @@ mod tests {
         assert_eq!(arguments.servers, [Server::TurnRs, Server::CoturnNew]);
         assert_eq!(arguments.clients, [Client::ChromiumPair]);
         assert!(CommandLine::try_parse_from(["interop", "--servers", "none"]).is_err());
+    }
+
+    /// What is written down is of the servers and clients that there are.
+    #[test]
+    fn the_document_has_all_of_them() {
+        let document = fs::read_to_string(document_path()).unwrap();
+        for server in Server::value_variants() {
+            for client in Client::value_variants() {
+                let row = format!("| {} | {} |", server.title(), client.title());
+                let squeezed = document.split_whitespace().collect::<Vec<_>>().join(" ");
+                assert!(squeezed.contains(&row), "docs/interop.md lacks {row}: run `cargo xtask interop`");
+            }
+        }
     }
 }

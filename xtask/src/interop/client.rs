@@ -194,7 +194,7 @@ fn run_driver(mut command: Command, seconds: u32) -> Result<Observed> {
         let text = String::from_utf8_lossy(&text).into_owned();
         text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()
     };
-    wait(&mut process, seconds).with_context(said)?;
+    wait(&mut process, seconds).with_context(|| format!("the client said: {}", said()))?;
     let mut text = String::new();
     if let Some(stdout) = &mut process.child().stdout {
         stdout.read_to_string(&mut text)?;

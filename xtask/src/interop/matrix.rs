@@ -123,7 +123,7 @@ impl Matrix {
                 cell.with.observed.map_or("-".to_owned(), |_| cell.with.lost().to_string()),
                 cell.with.share().map_or("-".to_owned(), percent),
                 // A bar would end the column.
-                cell.verdict.to_string().replace('|', "/").replace('\n', " "),
+                format!("{}{}", cell.verdict, padding_note(cell)).replace('|', "/").replace('\n', " "),
             ]);
         }
         align(&mut table, 2..=5);
@@ -139,6 +139,17 @@ impl fmt::Display for Matrix {
             writeln!(f, "{table}")?;
         }
         Ok(())
+    }
+}
+
+/// Of ChannelData the server should relay no more than the declared length (RFC 8656 section 12.4).
+fn padding_note(cell: &Cell) -> &'static str {
+    let is_altered = |half: &Half| half.observed.is_some_and(|seen| seen.altered > 0);
+    match cell.verdict {
+        Verdict::Relayed if is_altered(&cell.without) => {
+            "; this server relays this client's padding as data, which the kernel does not"
+        }
+        _ => "",
     }
 }
 

@@ -75,6 +75,9 @@ fn why_impossible(server: Server, client: Client, without: &Half) -> String {
         (Server::TurnRs, _) if !is_pair => {
             "turn-rs has no relay sockets; it relays only between its own clients".into()
         }
+        (Server::Ejabberd, Some(failure)) if failure.contains("error 420") => {
+            "ejabberd refuses an attribute of uclient's Allocate (error 420)".into()
+        }
         (Server::NodeTurn, _) => "node-turn never relays ChannelData of clients".into(),
         (Server::CoturnNewOptions, Some(failure)) if failure.contains("error 508") => {
             "uclient asks for an even port, which coturn refuses with --multiplex-peer (error 508)".into()
@@ -108,13 +111,11 @@ fn why_left(kernel: &Kernel) -> String {
     }
     let mut reasons: Vec<_> = kernel.session_reasons.iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    match reasons.first() {
-        Some((reason, count)) => {
-            format!(
-                "{} channels were bound, of which {count} were left for the reason {reason}",
-                kernel.bindings_seen
-            )
-        }
-        None => format!("{} channels were bound, and media went past them", kernel.bindings_seen),
-    }
+    let why = match reasons.first().map(|(reason, _)| reason.as_str()) {
+        Some("no_traffic") | None => "nobody used the channels; media went in Send and Data indications",
+        Some("no_witness") => "the server was never seen turning one packet of the channel into another",
+        Some(reason) => reason,
+    };
+    let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
+    format!("{why} ({} channels bound; {})", kernel.bindings_seen, reasons.join(", "))
 }
