@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod checksum;
+pub mod checksum_complete;
 pub mod coturn;
 pub mod daemon;
 pub mod datagram;

@@ -1,12 +1,13 @@
 //! The same tables through the ingress program for TC.
 
+use turn_bpf::host::KernelRelease;
 use turn_datapath::Reason;
 use turn_testkit::cases::draft::Draft;
 use turn_testkit::cases::subject::{Subject, data};
 use turn_testkit::cases::{FIRST_PART, Input, Setting, Verdict};
 use turn_wire::ethernet::VlanTags;
 
-use crate::kernel::{Ingress, Kernel};
+use crate::kernel::{Ingress, Kernel, TC_REDIRECT};
 
 macro_rules! at_tc {
     ($body:expr) => {{
@@ -43,5 +44,27 @@ fn merged_datagrams_pass() {
         let outcome = kernel.run_train(&setting, &input, 600);
         assert_eq!((outcome.verdict, outcome.counted), (Verdict::Onward, vec![Reason::Train]));
         assert_eq!((outcome.frame.as_slice(), outcome.flows), (input.frame(), setting.flows));
+    }
+}
+
+/// Where the device has summed a packet up, the sum is right for what leaves, too. That is so as long as nothing is cut from
+/// the end: then the kernel gives the sum up (`__skb_trim_rcsum`), and its check, which compares it all the same, says nothing.
+#[test]
+fn the_sum_of_a_device_stays_right() {
+    const FIRST_THAT_CHECKS: KernelRelease = KernelRelease { major: 6, minor: 16 };
+    if KernelRelease::running() < Some(FIRST_THAT_CHECKS) {
+        println!("not run: kernels before {FIRST_THAT_CHECKS} do not check such sums");
+        return;
+    }
+    let mut kernel = Kernel::shared(Ingress::Tc);
+    for subject in Subject::all() {
+        for length in [0, 1, 202, 203, 1200] {
+            let draft = Draft::received("summed up", &subject, subject.packet(&data(length)).build());
+            let (setting, input) = (draft.clone().into_setting(), draft.into_input());
+            let verdict = kernel.run_summed(&setting, &input);
+            let verdict =
+                verdict.unwrap_or_else(|error| panic!("{}, {length} bytes: {error}", subject.name()));
+            assert_eq!(verdict, TC_REDIRECT, "{}, {length} bytes", subject.name());
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Running a case in the kernel.
 
 use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use aya::maps::PerCpuValues;
@@ -13,6 +15,7 @@ use turn_datapath::control::kind;
 use turn_datapath::egress::Sent;
 use turn_datapath::{Flow, FlowEvent, FlowKey, LeaseTerms, PathMtu, Reason, RecordHeader};
 use turn_testkit::cases::{HERE, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
+use turn_testkit::checksum_complete;
 use turn_wire::ethernet::VlanTags;
 use zerocopy::FromBytes as _;
 
@@ -21,7 +24,7 @@ const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 const TC_NEXT: u32 = -1_i32 as u32;
-const TC_REDIRECT: u32 = 7;
+pub const TC_REDIRECT: u32 = 7;
 /// Words of `struct __sk_buff`.
 const INGRESS_IFINDEX: usize = 9;
 const GSO_SIZE: usize = 44;
@@ -94,6 +97,19 @@ impl Kernel {
         let mut context = self.context(input);
         context[4 * GSO_SIZE..][..4].copy_from_slice(&segment.to_ne_bytes());
         self.run_in(&context, setting, input)
+    }
+
+    /// Runs a packet of this setting at TC whose sum the device has made, and returns the verdict, or what the kernel finds wrong.
+    pub fn run_summed(&mut self, setting: &Setting, input: &Input) -> io::Result<u32> {
+        let context = self.context(input);
+        let clock = Clock { shown: coarse_clock(), meant: setting.now };
+        self.fill(setting, &clock);
+        let program = self.object.ingress().expect("the TC program").fd().expect("it is loaded");
+        let result = checksum_complete::run(program.as_fd(), input.frame(), &context);
+        self.newly_counted();
+        self.records(&clock);
+        self.clear(setting, &setting.clients);
+        result
     }
 
     fn run_in(&mut self, context: &[u8], setting: &Setting, input: &Input) -> Outcome {

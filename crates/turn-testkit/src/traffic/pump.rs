@@ -30,6 +30,18 @@ impl Pump {
         }))
     }
 
+    /// From a client on a channel, the same payload again and again, so that no packet can be told from another.
+    pub fn channel_repeating(client: &TurnClient, channel: u16, payload: &[u8]) -> io::Result<Self> {
+        let message = channel_data(channel, payload, &[]);
+        Ok(Self::start(client.socket().try_clone()?, client.server(), move |_| message.clone()))
+    }
+
+    /// The same from a peer.
+    pub fn datagrams_repeating(socket: &UdpSocket, remote: SocketAddr, payload: &[u8]) -> io::Result<Self> {
+        let payload = payload.to_vec();
+        Ok(Self::start(socket.try_clone()?, remote, move |_| payload.clone()))
+    }
+
     /// From a peer to a relayed transport address, or to anything else.
     pub fn datagrams(socket: &UdpSocket, remote: SocketAddr, payload: &[u8]) -> io::Result<Self> {
         let payload = payload.to_vec();
