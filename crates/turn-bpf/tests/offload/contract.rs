@@ -148,7 +148,10 @@ fn documents_have_exactly_the_documented_keys_and_the_counts_are_right() {
             .unwrap()
             .iter()
             .map(|one| {
-                expect(one, &[("name", "text"), ("mode", "text"), ("ifindex", "count")]);
+                expect(
+                    one,
+                    &[("name", "text"), ("mode", "text"), ("ifindex", "count"), ("mode_reason", "null")],
+                );
                 assert_eq!(one["mode"], mode);
                 one["name"].as_str().unwrap()
             })
