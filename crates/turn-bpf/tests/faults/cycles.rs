@@ -15,12 +15,15 @@ use crate::{CHANNEL, options};
 
 /// Clients at a time.
 const CLIENTS: usize = 4;
+/// How many cycles may begin before turn-bpf has answered once more: their messages fit into the ring buffer, so that on a busy machine none
+/// are lost. What becomes of lost ones is another test's.
+const AHEAD: u32 = 200;
 /// Of so many cycles one ends without a word, when the server's time is over.
 const UNSPOKEN: u32 = 8;
 /// In seconds; what no client ends, the server does after this.
 const LIFETIME: &str = "4";
 /// What tables and the allocator may keep for what comes next. Transactions are remembered for a minute.
-const MEMORY: u64 = 48 << 20;
+const MEMORY: u64 = 16 << 20;
 
 /// Allocate, bind, send, and end: by Refresh to zero, or not at all.
 fn cycle(server: SocketAddr, peer: SocketAddr, number: u32, ip: IpAddr) -> TurnClient {
@@ -53,7 +56,7 @@ fn channels_that_are_bound_and_expire_leave_nothing_behind() {
     is_learned(&offload);
     let empty = entries(pid);
 
-    let (begun, most_flows) = (AtomicU32::new(0), AtomicU64::new(0));
+    let (begun, allowed, most_flows) = (AtomicU32::new(0), AtomicU32::new(AHEAD), AtomicU64::new(0));
     let start = Instant::now();
     let processing = offload.daemon().process().cpu_time().unwrap();
     let early = thread::scope(|scope| {
@@ -63,6 +66,9 @@ fn channels_that_are_bound_and_expire_leave_nothing_behind() {
                     let number = begun.fetch_add(1, Ordering::Relaxed);
                     if number >= cycles {
                         return;
+                    }
+                    while number >= allowed.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(1));
                     }
                     let mut client = cycle(listener, peer_address, number, ip);
                     if number % UNSPOKEN != 0 {
@@ -80,7 +86,9 @@ fn channels_that_are_bound_and_expire_leave_nothing_behind() {
             if early.is_none() && begun.load(Ordering::Relaxed) > cycles / 4 {
                 early = Some(memory(&offload));
             }
-            thread::sleep(Duration::from_millis(20));
+            let done = begun.load(Ordering::Relaxed).min(allowed.load(Ordering::Relaxed));
+            offload.daemon_ref().status().unwrap();
+            allowed.store(done + AHEAD, Ordering::Relaxed);
         }
         early
     });
@@ -96,18 +104,18 @@ fn channels_that_are_bound_and_expire_leave_nothing_behind() {
     }
     let status = offload.daemon().status().unwrap();
     assert!(left.values().all(|count| *count == 0), "{left:?}, {empty:?} before");
-    assert_eq!((status.allocations, status.bindings), (0, 0));
+    assert_eq!((status.allocations, status.bindings, status.reasons["control_lost"]), (0, 0, 0));
     let late = memory(&offload);
     let early = early.unwrap_or(late);
     let grown = late.saturating_sub(early);
-    assert!(grown < MEMORY, "{early} bytes after a quarter, {late} at the end");
+    assert!(grown < MEMORY, "{early} bytes after half of it, {late} at the end");
     is_learned(&offload);
     let processing = offload.daemon().process().cpu_time().unwrap() - processing;
     Figures::of("bind-expire-cycles")
         .count("cycles", cycles.into())
         .count("flows at a time", most_flows)
         .count("entries left in FLOWS, EXPECTED and CLIENTS", left.values().sum::<usize>() as u64)
-        .count("KiB of memory after a quarter", early / 1024)
+        .count("KiB of memory after half of it", early / 1024)
         .count("KiB of memory at the end", late / 1024)
         .count("us of turn-bpf's CPU time per cycle", (processing.as_micros() / u128::from(cycles)) as u64)
         .count("s in all", took.as_secs())
