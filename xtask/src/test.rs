@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cargo::{self, Executable, cargo};
 use crate::command::as_root;
-use crate::{conformance, setup};
+use crate::{conformance, reliability, setup};
 
 /// Packages whose tests measure what a lab of namespaces does, and therefore get the machine for themselves, one by one.
 const SERIAL_PACKAGES: [&str; 2] = ["turn-bpf", "turn-testkit"];
@@ -48,6 +48,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Err(error) = conformance::check(&executables) {
         println!("{error:#}");
         broken.push("conformance");
+    }
+    println!("\n# docs/reliability.md");
+    if let Err(error) = reliability::check(&executables) {
+        println!("{error:#}");
+        broken.push("reliability");
     }
     turn_testkit::lab::remove_leftovers();
     if !broken.is_empty() {

@@ -56,6 +56,15 @@ enum Side {
     Peer,
 }
 
+/// Says that it is over when dropped, also by a panic.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Sends packets to an echoing peer until it is told to end. Returns how many, and how many did not come back.
 fn talk_until(is_over: &AtomicBool, client: &mut TurnClient) -> (u64, u64) {
     let (mut sent, mut lost) = (0, 0);
@@ -104,6 +113,7 @@ fn flood(fault: &str, side: Side, forge: impl Fn(&Scene, u32) -> (SocketAddr, So
     let start = Instant::now();
     let (sent, lost, took) = thread::scope(|scope| {
         let call = scope.spawn(|| talk_until(&is_over, &mut client));
+        let end = End(&is_over);
         for round in 0..packets.div_ceil(FRAMES) {
             wire.send_all(&frames).unwrap();
             if round % 16 == 0 {
@@ -113,7 +123,7 @@ fn flood(fault: &str, side: Side, forge: impl Fn(&Scene, u32) -> (SocketAddr, So
             }
         }
         let took = start.elapsed();
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         let (sent, lost) = call.join().unwrap();
         (sent, lost, took)
     });
