@@ -22,6 +22,8 @@ mod table;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Run only the tests of faults with these ids, and keep what the document says of the others.
+    ids: Vec<String>,
     /// Run no test: only hold table, tests and document against each other.
     #[arg(long)]
     check: bool,
@@ -35,23 +37,25 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let table = read_table(&executables)?;
+    let wanted = table.only(&arguments.ids)?;
     let folder = ScratchFolder::new("reliability").context("a folder for figures")?;
     let file = folder.path().join("figures");
     let environment = [(figures::FILE, file.as_os_str()), (figures::FULL, "1".as_ref())];
-    let named = table.faults().flat_map(|fault| &fault.tests);
+    let named = wanted.faults().flat_map(|fault| &fault.tests);
     let outcomes = Outcomes::of_running(named, &executables, &environment)?;
     turn_testkit::lab::remove_leftovers();
     let figures = read_figures(&fs::read_to_string(&file).context("the tests' figures")?)?;
-    fs::write(document_path(), document::render(&table, &outcomes, &figures)?)?;
+    let before = fs::read_to_string(document_path()).unwrap_or_default();
+    fs::write(document_path(), document::render(&table, &wanted, &outcomes, &figures, &before)?)?;
     let failed: Vec<_> = outcomes.all(Outcome::Failed).collect();
     if !failed.is_empty() {
         bail!("{} of the tests that are named fail:\n{}", failed.len(), failed.join("\n"));
     }
-    let wrong = table.unmeasured(&figures);
+    let wrong = table.unmeasured(&wanted, &figures);
     if !wrong.is_empty() {
         bail!("docs/reliability.toml:\n{}", wrong.join("\n"));
     }
-    println!("{} faults, {} tests: docs/reliability.md is written", table.faults().count(), outcomes.len());
+    println!("{} faults, {} tests: docs/reliability.md is written", wanted.faults().count(), outcomes.len());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -29,13 +29,22 @@ lasts ten times as long there.
 ";
 
 /// Begins the line that tells of the run.
-const RUN: &str = "Figures: ";
+const RUN: &str = "Latest run: ";
 const TABLE: &str = "| fault | what comes of it | shown by | measured |\n|---|---|---|---|\n";
 
-/// The document with its figures.
-pub fn render(table: &Table, outcomes: &Outcomes, figures: &[Figures]) -> Result<String> {
+/// The document with the figures of this run, and for what was not wanted of it with those that were there before.
+pub fn render(
+    table: &Table,
+    wanted: &Table,
+    outcomes: &Outcomes,
+    figures: &[Figures],
+    before: &str,
+) -> Result<String> {
     let run = format!("{RUN}{}", outcomes.summary()?);
     Ok(with_figures(table, &run, |fault| {
+        if !wanted.faults().any(|other| other.id == fault.id) {
+            return cell_of(before, fault).unwrap_or_default().to_owned();
+        }
         let mut cell =
             figures.iter().find(|figures| figures.fault == fault.id).map(measured).unwrap_or_default();
         for test in fault.tests.iter().filter(|test| outcomes.get(test) != Some(Outcome::Passed)) {
@@ -43,6 +52,13 @@ pub fn render(table: &Table, outcomes: &Outcomes, figures: &[Figures]) -> Result
         }
         cell
     }))
+}
+
+/// What a document says of a fault in its last cell.
+fn cell_of<'a>(document: &'a str, fault: &Fault) -> Option<&'a str> {
+    let start = format!("| {} |", fault.what);
+    let row = document.lines().find(|line| line.starts_with(&start))?;
+    Some(row.strip_suffix(" |")?.rsplit_once("| ")?.1)
 }
 
 /// Whether a document says what the table says, whatever its figures.
@@ -129,8 +145,10 @@ mod tests {
     #[test]
     fn a_document_is_of_its_table_whatever_its_figures() {
         let mut table = Table::parse(include_str!("../../../docs/reliability.toml")).unwrap();
-        let document = with_figures(&table, "Figures: of today", |_| "lost: 1 of 2".to_owned());
+        let document = with_figures(&table, "Latest run: today", |_| "lost: 1 of 2".to_owned());
         assert!(is_of(&document, &table));
+        let last = table.faults().last().unwrap();
+        assert_eq!(cell_of(&document, last), Some("lost: 1 of 2"));
         table.sections[0].faults[0].then.push_str(", and more");
         assert!(!is_of(&document, &table));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Deserialize;
 use turn_testkit::figures::Figures;
 
@@ -46,6 +46,18 @@ impl Table {
         self.sections.iter().flat_map(|section| &section.faults)
     }
 
+    /// The part of it with these ids, or all of it where there are none.
+    pub fn only(&self, ids: &[String]) -> Result<Self> {
+        if let Some(unknown) = ids.iter().find(|id| !self.faults().any(|fault| fault.id == **id)) {
+            bail!("no fault is called {unknown}");
+        }
+        let mut part = self.clone();
+        for section in &mut part.sections {
+            section.faults.retain(|fault| ids.is_empty() || ids.contains(&fault.id));
+        }
+        Ok(part)
+    }
+
     /// What is wrong, one line each.
     pub fn wrong(&self, existing: &HashSet<String>) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -63,10 +75,10 @@ impl Table {
         wrong
     }
 
-    /// Which faults nobody has measured, and which figures are of no fault.
-    pub fn unmeasured(&self, figures: &[Figures]) -> Vec<String> {
+    /// Which of the faults that were wanted nobody has measured, and which figures are of no fault at all.
+    pub fn unmeasured(&self, wanted: &Self, figures: &[Figures]) -> Vec<String> {
         let is_measured = |id: &str| figures.iter().any(|figures| figures.fault == id);
-        let unmeasured = self.faults().filter(|fault| !fault.tests.is_empty() && !is_measured(&fault.id));
+        let unmeasured = wanted.faults().filter(|fault| !fault.tests.is_empty() && !is_measured(&fault.id));
         let unknown = figures.iter().filter(|figures| !self.faults().any(|fault| fault.id == figures.fault));
         unmeasured
             .map(|fault| format!("{} was measured by none of its tests", fault.id))
@@ -85,17 +97,21 @@ mod tests {
         let existing: HashSet<_> = table.faults().flat_map(|fault| fault.tests.clone()).collect();
         assert_eq!(table.wrong(&existing), [""; 0]);
         let figures: Vec<_> = table.faults().map(|fault| Figures::of(&fault.id)).collect();
-        assert_eq!(table.unmeasured(&figures), [""; 0]);
+        assert_eq!(table.unmeasured(&table, &figures), [""; 0]);
 
         let first = &table.sections[0].faults[0];
+        let part = table.only(std::slice::from_ref(&first.id)).unwrap();
+        assert_eq!(part.faults().count(), 1);
+        assert_eq!(table.unmeasured(&part, &figures[..1]), [""; 0]);
+        assert!(table.only(&["nonsense".into()]).is_err());
         let nothing = HashSet::new();
         assert!(table.wrong(&nothing)[0].starts_with(&format!("{} names {}", first.id, first.tests[0])));
         assert_eq!(
-            table.unmeasured(&figures[1..]),
+            table.unmeasured(&table, &figures[1..]),
             [format!("{} was measured by none of its tests", first.id)]
         );
         let unknown = [&figures[..], &[Figures::of("nonsense")]].concat();
-        assert_eq!(table.unmeasured(&unknown), ["nonsense was measured and is not in the table"]);
+        assert_eq!(table.unmeasured(&table, &unknown), ["nonsense was measured and is not in the table"]);
         let mut twice = table.clone();
         twice.sections[0].faults.push(first.clone());
         twice.sections[0].faults[0].untested = Some("too hard".into());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use turn_testkit::figures::{Figures, times};
 use turn_testkit::lab::Namespace;
-use turn_testkit::offload::Offload;
+use turn_testkit::offload::{Offload, wait_until};
 use turn_testkit::packet::{Packet, channel_data};
 use turn_testkit::role::Mac;
 use turn_testkit::traffic::{Channel, Traffic};
@@ -109,6 +109,8 @@ fn flood(fault: &str, side: Side, forge: impl Fn(&Scene, u32) -> (SocketAddr, So
     let status = offload.daemon().status().unwrap();
     let known = (status.allocations, status.bindings);
     let is_over = AtomicBool::new(false);
+    let overflows = offload.lab.server.udp_overflows().unwrap();
+    let (mut looks, mut without_lease, mut healed) = (0, 0, Duration::ZERO);
     let before = offload.session(&client, CHANNEL).unwrap();
     let start = Instant::now();
     let (sent, lost, took) = thread::scope(|scope| {
@@ -119,10 +121,20 @@ fn flood(fault: &str, side: Side, forge: impl Fn(&Scene, u32) -> (SocketAddr, So
             if round % 16 == 0 {
                 let rows = offload.sessions();
                 assert_eq!(rows.len(), 1, "after {} packets", round * FRAMES);
-                assert_eq!(rows[0].state, "kernel", "after {} packets: {:?}", round * FRAMES, rows[0]);
+                // Where the server's own sockets overflow, heartbeats are lost in them, and a lease may end before one gets through.
+                if rows[0].state != "kernel" {
+                    let overflowed = offload.lab.server.udp_overflows().unwrap() - overflows;
+                    assert!(overflowed > 0, "after {} packets: {:?}", round * FRAMES, rows[0]);
+                    without_lease += 1;
+                }
+                looks += 1;
             }
         }
         let took = start.elapsed();
+        // The flood is over and the call goes on.
+        let over = Instant::now();
+        wait_until("the call is in the kernel", || offload.sessions()[0].state == "kernel");
+        healed = over.elapsed();
         drop(end);
         let (sent, lost) = call.join().unwrap();
         (sent, lost, took)
@@ -132,15 +144,20 @@ fn flood(fault: &str, side: Side, forge: impl Fn(&Scene, u32) -> (SocketAddr, So
     let status = offload.daemon().status().unwrap();
     assert_eq!((status.allocations, status.bindings), known, "nothing was learned and nothing forgotten");
     let by_kernel = after.client_to_peer.kernel_packets - before.client_to_peer.kernel_packets;
-    assert!(by_kernel > sent * 8 / 10, "{by_kernel} of {sent} packets");
+    assert!(by_kernel > sent / 2, "{by_kernel} of {sent} packets");
+    let overflowed = offload.lab.server.udp_overflows().unwrap() - overflows;
     let grown = offload.daemon().memory().unwrap().saturating_sub(memory);
     assert!(grown < MEMORY, "{grown} bytes more");
     let processing = offload.daemon().process().cpu_time().unwrap() - processing;
     assert!(processing < start.elapsed(), "{processing:?} in {:?}", start.elapsed());
     Figures::of(fault)
         .lost(lost, sent)
+        .healed(healed)
         .count("forged packets", packets.into())
         .count("forged packets a second", (f64::from(packets) / took.as_secs_f64()) as u64)
+        .count("looks at the call", looks)
+        .count("of them found a lease over", without_lease)
+        .count("packets that the server's sockets had no room for", overflowed)
         .count("packets of the call to its peer that the kernel relayed", by_kernel)
         .count("ms of turn-bpf's CPU time", processing.as_millis() as u64)
         .count("KiB more memory", grown / 1024)

@@ -27,6 +27,10 @@ pub struct Call {
 /// What a call has been through.
 pub struct Ordeal {
     pub report: Report,
+    /// Packets for which the server's sockets had no room: on a busy machine it may be too slow for its share, and nobody else loses those.
+    pub overflowed: u64,
+    /// Packets to the peer that the kernel relayed.
+    pub by_kernel: u64,
     /// From the time that the fault is over until both directions were relayed in the kernel, and the peer heard it.
     pub healed: Duration,
 }
@@ -39,11 +43,6 @@ impl Call {
         offload.bind_and_arm(&mut client, CHANNEL, &echo);
         let address = client.address().unwrap();
         Self { client, echo, address, stream: 0 }
-    }
-
-    /// The row of its channel.
-    pub fn session(&self, offload: &Offload) -> Option<Session> {
-        session(offload, self.address)
     }
 
     /// Sends a packet each millisecond for so long, and has a fault happen after half a second. The fault ends when `fault` returns; then
@@ -63,6 +62,10 @@ impl Call {
         self.stream += 1;
         let traffic = Traffic { stream: self.stream, sizes, rate: RATE, duration: time };
         let (address, echo) = (self.address, &self.echo);
+        let overflows = || offload.lab.server.udp_overflows().unwrap();
+        let overflowed_before = overflows();
+        let by_kernel = || session(offload, address).map_or(0, |row| row.client_to_peer.kernel_packets);
+        let by_kernel_before = by_kernel();
         let mut channel = Channel { client: &mut self.client, number: CHANNEL };
         thread::scope(|scope| {
             let healed = scope.spawn(move || {
@@ -73,15 +76,30 @@ impl Call {
             });
             let report = traffic.round_trips(&mut channel).unwrap();
             assert_eq!((report.tally.duplicated, report.tally.altered, report.tally.strays), (0, 0, 0));
-            Ordeal { report, healed: healed.join().unwrap() }
+            let healed = healed.join().unwrap();
+            let by_kernel = by_kernel().saturating_sub(by_kernel_before);
+            Ordeal { report, overflowed: overflows() - overflowed_before, by_kernel, healed }
         })
     }
 }
 
 impl Ordeal {
+    /// Nothing was lost, but for what the server itself lost.
+    pub fn lost_nothing(&self) -> bool {
+        self.report.lost() <= self.overflowed
+    }
+
+    /// The kernel relayed most of it: a lease or two may end before a server on a busy machine gets its turn.
+    pub fn stayed_in_the_kernel(&self) -> bool {
+        self.by_kernel > self.report.sent / 2
+    }
+
     /// Its figures.
     pub fn figures(&self, fault: &str) -> Figures {
-        Figures::of(fault).lost(self.report.lost(), self.report.sent).healed(self.healed)
+        Figures::of(fault)
+            .lost(self.report.lost(), self.report.sent)
+            .healed(self.healed)
+            .count("packets that the server's sockets had no room for", self.overflowed)
     }
 }
 

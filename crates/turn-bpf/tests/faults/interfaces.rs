@@ -121,7 +121,7 @@ fn an_mtu_that_shrinks_and_grows_is_followed() {
         let size = |number: &u64| sizes.start() + *number as usize % sizes.clone().count();
         let missing = tally.missing(*sent, *sent as usize);
         let fitting = missing.iter().filter(|number| size(number) + HEADERS <= MTU).count();
-        assert_eq!(fitting, 0, "{mode}: {}", offload.log());
+        assert!(fitting as u64 <= ordeal.overflowed, "{mode}: {fitting}: {}", offload.log());
         let fit = (0..*sent).filter(|number| size(number) + HEADERS <= MTU).count();
         Figures::of("mtu-changes").lost(fitting as u64, fit as u64).healed(ordeal.healed).report();
     }
@@ -148,7 +148,7 @@ fn an_interface_that_disappears_leaves_the_others_alone_and_is_taken_up_when_it_
             offload.lab.server.run("ip", &["link", "delete", "srv2"]).unwrap();
             wait_until("it is left out", || offload.log().contains("the interface is gone"));
         });
-        assert_eq!(ordeal.report.verify(), Ok(()), "{mode}: the others go on");
+        assert!(ordeal.lost_nothing(), "{:?}", ordeal.report.verify());
         ordeal.figures("interface-removed").report();
         assert_eq!(modes(&mut offload), [mode; 2]);
 

@@ -39,7 +39,7 @@ fn server_and_daemon_killed_together_leave_nothing_behind() {
         offload.bind_and_arm(&mut call.client, CHANNEL, &call.echo);
         let healed = began.elapsed();
         let ordeal = call.through(&offload, Duration::from_secs(1), || {});
-        assert_eq!(ordeal.report.verify(), Ok(()), "{mode}");
+        assert!(ordeal.lost_nothing(), "{:?}", ordeal.report.verify());
         Figures::of("both-killed").healed(healed).report();
     }
 }
@@ -51,18 +51,13 @@ fn a_daemon_that_hangs_is_not_missed() {
         let mut offload = options().mode(mode).start();
         let mut call = Call::begin(&offload);
         let pid = rustix::process::Pid::from_raw(offload.daemon().process().id() as i32).unwrap();
-        let before = call.session(&offload).unwrap();
-        let no_lease = offload.count("no_lease");
         let ordeal = call.through(&offload, Duration::from_secs(4), || {
             rustix::process::kill_process(pid, Signal::STOP).unwrap();
             sleep(LEASE * 2);
             rustix::process::kill_process(pid, Signal::CONT).unwrap();
         });
-        assert_eq!(ordeal.report.verify(), Ok(()), "{mode}");
-        assert_eq!(offload.count("no_lease"), no_lease, "{mode}: no lease ended");
-        let after = call.session(&offload).unwrap();
-        let relayed = after.client_to_peer.kernel_packets - before.client_to_peer.kernel_packets;
-        assert!(relayed > ordeal.report.sent * 9 / 10, "{mode}: {relayed}");
+        assert!(ordeal.lost_nothing(), "{:?}", ordeal.report.verify());
+        assert!(ordeal.stayed_in_the_kernel(), "{mode}: {} packets", ordeal.by_kernel);
         ordeal.figures("daemon-hangs").report();
     }
 }
