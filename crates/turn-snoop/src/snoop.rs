@@ -189,12 +189,9 @@ impl Snoop {
         let message = Message::parse(bytes).map_err(Refusal::from);
         let content = message.as_ref().map_err(|refusal| *refusal).and_then(read);
         let key = TransactionKey { five_tuple, method: header.method, id: header.transaction_id };
-        // Under this id something was asked before the allocation was known, and which of the two is answered cannot be told.
-        let is_old = self.strangers.knows(key) && !self.transactions.knows(key);
-        let asked = self.transactions.ask(now, key, content.ok().filter(|_| !is_old), is_blind);
+        let asked = self.transactions.ask(now, key, content.ok(), is_blind);
         self.transactions.asked_by(key, message.ok().as_ref().and_then(User::of).map(Arc::new));
         match asked {
-            Asked::Recorded if is_old => Err(content.err().unwrap_or(Refusal::ContradictedTransaction)),
             Asked::Recorded => content.map(|_| ()),
             Asked::Refused(refusal) => Err(content.err().unwrap_or(refusal)),
             Asked::Contradicted => {
@@ -375,6 +372,8 @@ impl Snoop {
             return Err(Refusal::MobileAllocation);
         }
         let (channel, peer) = match self.answer(now, key) {
+            // Under this id something was asked before the allocation was known, and which of the two is answered cannot be told.
+            Answered::Claim(_) if self.strangers.knows(key) => return Err(Refusal::PoisonedTransaction),
             Answered::Claim(Content::ChannelBind { channel, peer }) => (channel, peer),
             Answered::Poisoned(contents) => {
                 self.unbind_against(key.five_tuple, contents);

@@ -50,6 +50,8 @@ impl Snoop {
     ) -> Result<(), Refusal> {
         self.refuse_ends(key.five_tuple)?;
         let (channel, peer) = match self.strangers.answer(now, key) {
+            // The same id was used of an allocation that is over since.
+            Answered::Claim(_) if self.transactions.knows(key) => return Err(Refusal::PoisonedTransaction),
             Answered::Claim(Content::ChannelBind { channel, peer }) => (channel, peer),
             Answered::Poisoned(_) => return Err(Refusal::PoisonedTransaction),
             Answered::Late(_) => return Err(Refusal::LateResponse),

@@ -126,8 +126,20 @@ fn a_request_before_the_allocation_is_not_forgotten() {
     lab.request(&channel_bind(1, 0x4000, PEER));
     lab.allocate(0xa0, CLIENT, &[RELAYED]);
     lab.request(&channel_bind(1, 0x4000, OTHER_PEER));
-    lab.assert_refused(Refusal::ContradictedTransaction);
     lab.response(&channel_bound(1));
     lab.assert_refused(Refusal::PoisonedTransaction);
     lab.bind(2, 0x4000, PEER);
+}
+
+/// The same, where the first request was made of an allocation that is over since.
+#[test]
+fn a_request_of_an_allocation_that_is_over_is_not_forgotten() {
+    let mut lab = Lab::allocated();
+    lab.request(&channel_bind(1, 0x4000, PEER));
+    lab.response(&Message::new(REFRESH_SUCCESS, 9).lifetime(0));
+    assert_eq!(lab.commands(), [Command::Forget(five_tuple(CLIENT))]);
+    lab.request(&channel_bind(1, 0x4000, OTHER_PEER));
+    lab.response(&channel_bound(1));
+    lab.assert_refused(Refusal::PoisonedTransaction);
+    assert_eq!(lab.bindings(), []);
 }
