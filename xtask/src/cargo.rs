@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use crate::command::root;
+use crate::command::{self, root};
 use crate::setup::toolchain;
 
 /// A program that Cargo has built.
@@ -47,7 +47,13 @@ fn is_of_outer_cargo(name: &str) -> bool {
 /// Builds with these arguments and returns the programs.
 pub fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
     let mut command = cargo();
-    command.args(arguments).arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    command.args(arguments);
+    executables(command)
+}
+
+/// Runs a build and returns the programs.
+pub fn executables(mut command: Command) -> Result<Vec<Executable>> {
+    command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot run cargo")?;
     let stdout = child.stdout.take().context("cargo's standard output")?;
     let mut executables = Vec::new();
@@ -61,7 +67,7 @@ pub fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
     }
     let status = child.wait()?;
     if !status.success() {
-        bail!("cargo {}: {status}", arguments.join(" "));
+        bail!("{}: {status}", command::line(&command));
     }
     Ok(executables)
 }

@@ -10,8 +10,10 @@ mod ci;
 mod command;
 mod conformance;
 mod demo;
+mod fuzz;
 mod interop;
 mod interrupt;
+mod miri;
 mod outcomes;
 mod release;
 mod reliability;
@@ -45,6 +47,10 @@ enum Task {
     Reliability(reliability::Arguments),
     /// Measure what turn-bpf costs and saves, and write docs/benchmarks.md. About a quarter of an hour.
     Bench(bench::Arguments),
+    /// Give the fuzz targets a minute each, or as long as you say.
+    Fuzz(fuzz::Arguments),
+    /// Run the tests of turn-wire, turn-datapath and turn-snoop under Miri, where a toolchain has it.
+    Miri(miri::Arguments),
     /// Check format, lints and tests, as the CI does.
     Ci,
 }
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Reliability(arguments) => reliability::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Miri(arguments) => miri::run(&arguments),
         Task::Ci => ci::run(),
     };
     match done {

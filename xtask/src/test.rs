@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cargo::{self, Executable, cargo};
 use crate::command::as_root;
-use crate::{conformance, reliability, setup};
+use crate::{conformance, miri, reliability, setup};
 
 /// Packages whose tests measure what a lab of namespaces does, and therefore get the machine for themselves, one by one.
 const SERIAL_PACKAGES: [&str; 2] = ["turn-bpf", "turn-testkit"];
@@ -43,6 +43,18 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("\n# examples in the documentation");
     if !run_counted(&mut documentation, &mut counts)? {
         broken.push("documentation");
+    }
+    println!("\n# Miri");
+    match miri::of_pinned_toolchain() {
+        Some(mut tests) => {
+            if !run_counted(tests.args(&arguments.filter), &mut counts)? {
+                broken.push("Miri");
+            }
+        }
+        None => {
+            println!("skipped: the pinned toolchain has no Miri; `cargo xtask miri` takes a nightly's");
+            counts.skipped += 1;
+        }
     }
     println!("\n# docs/conformance.md");
     if let Err(error) = conformance::check(&executables) {

@@ -2,14 +2,11 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use turn_datapath::flow::path_flags;
 use turn_datapath::{FlowKey, Reason, ingress};
 use turn_testkit::cases::random::Random;
 use turn_testkit::cases::subject::Subject;
-use turn_testkit::cases::{FIRST_PART, HERE, Input, NOW, Outcome, Setting, TERMS, Verdict, host};
-use turn_testkit::dissect::{Checksum, Network, dissect};
+use turn_testkit::cases::{FIRST_PART, HERE, Input, NOW, Outcome, Setting, TERMS, Verdict, host, verdict};
 use turn_testkit::memory::MemoryFrame;
-use turn_testkit::oracle::NotRelayed;
 
 const CASES: u32 = 4_000;
 
@@ -26,71 +23,18 @@ fn judge(
     input: &Input,
     outcome: &Outcome,
 ) -> Result<(), TestCaseError> {
-    let due = subject.due(input.frame());
     if outcome.verdict == Verdict::Onward {
         prop_assert_eq!(&outcome.frame[..], input.frame(), "what goes on is untouched");
-        if let (Input::Received { .. }, Ok(_)) = (input, due) {
-            prop_assert!(is_explained(subject, setting, input, outcome.counted[0]), "{:?}", outcome.counted);
+        if let (Input::Received { frame, .. }, Ok(_)) = (input, subject.due(input.frame())) {
+            let reason = outcome.counted[0];
+            prop_assert!(verdict::is_explained(subject, setting, frame, FIRST_PART, reason), "{reason:?}");
         }
         return Ok(());
     }
     prop_assert!(matches!(input, Input::Received { .. }), "what is sent is never rewritten");
-    match due {
-        Ok(due) => prop_assert!(
-            outcome.frame == due,
-            "left relayed, right due\n{:02x?}\n{:02x?}",
-            outcome.frame,
-            due
-        ),
-        Err(NotRelayed::Flaw(_)) => {
-            let is_wrong =
-                |frame: &[u8]| matches!(dissect(frame).unwrap().udp_checksum, Checksum::Wrong { .. });
-            prop_assert!(is_wrong(input.frame()) && is_wrong(&outcome.frame));
-        }
-        Err(other) => prop_assert!(false, "relayed, though {other}"),
-    }
+    let judged = verdict::of_relayed(subject, input.frame(), &outcome.frame);
+    prop_assert!(judged.is_ok(), "{}", judged.unwrap_err());
     Ok(())
-}
-
-/// Where the oracle would relay a packet and it was passed, the reason is true.
-fn is_explained(subject: &Subject, setting: &Setting, input: &Input, reason: Reason) -> bool {
-    let flow = &subject.flow;
-    let now = setting.now;
-    let packet = dissect(input.frame()).unwrap();
-    match reason {
-        // A peer's request, where the server was seen granting the peer an allocation at that very address.
-        Reason::Control | Reason::ControlTooLong => setting.clients.contains(&subject.key()),
-        Reason::VlanTagged => packet.tags.len() > 2,
-        Reason::NoLease => flow.lease_until <= now,
-        Reason::Behind => flow.noted_until > now && flow.noted_in_a_row < 32,
-        Reason::Heartbeat => flow.lease_until > now && flow.heartbeat_at <= now,
-        Reason::OtherPath => {
-            flow.in_ifindex != HERE
-                || flow.in_tags != turn_testkit::cases::subject::tags(&packet.tags).without_priority()
-                || flow.in_mac != turn_testkit::cases::subject::mac(packet.destination_mac)
-        }
-        // One in 65,536 right checksums looks like a partial one.
-        Reason::PartialChecksum => packet.udp_checksum == Checksum::Right,
-        Reason::NoChecksum => packet.udp_checksum == Checksum::Zero && subject.output.source.is_ipv6(),
-        Reason::TooBig => {
-            let length = subject.due(input.frame()).unwrap().len() - 14 - flow.out_tags.length();
-            let is_fragmentable = matches!(packet.network, Network::V4 { dont_fragment: false, .. });
-            let is_4_to_6 = subject.output.source.is_ipv6() && is_fragmentable;
-            length > usize::from(flow.link_mtu) || (is_4_to_6 && length > 1280)
-        }
-        Reason::LongerThanSeen => {
-            let length = subject.due(input.frame()).unwrap().len() - 14 - flow.out_tags.length();
-            length > usize::from(flow.out_mtu)
-        }
-        Reason::CannotRedirect => {
-            (flow.out_ifindex != HERE || flow.path_flags & path_flags::ONLY_REDIRECT != 0)
-                && (flow.path_flags & path_flags::REDIRECT == 0
-                    || (flow.path_flags & path_flags::REDIRECT_PARTS == 0
-                        && input.frame().len() > FIRST_PART)
-                    || !setting.devices.contains(&flow.out_ifindex))
-        }
-        _ => false,
-    }
 }
 
 proptest! {

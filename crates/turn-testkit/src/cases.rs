@@ -27,6 +27,7 @@ pub mod stories;
 pub mod subject;
 pub mod tables;
 pub mod trains;
+pub mod verdict;
 pub mod vlan;
 pub mod witness;
 

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::{as_root, find, run};
 
 /// A program and the packages that bring it.
-const WANTED: [(&str, &[&str]); 7] = [
+const WANTED: [(&str, &[&str]); 8] = [
     ("turnserver", &["coturn"]),
     ("turnutils_uclient", &["coturn"]),
     ("ethtool", &["ethtool"]),
@@ -13,6 +13,7 @@ const WANTED: [(&str, &[&str]); 7] = [
     ("nft", &["nftables"]),
     ("tcpdump", &["tcpdump"]),
     ("cc", &["gcc", "libc6-dev"]),
+    ("c++", &["g++"]),
 ];
 
 /// A policy-rc.d that answers 101 keeps the packages' scripts from starting services. One that is there already is left alone.

@@ -87,10 +87,19 @@ fn ask(socket: &Path, method: &str, document: &str) -> Result<String, ClientErro
     let mut stream = UnixStream::connect(socket).map_err(|error| ClientError::from_connect(socket, error))?;
     let exchange = |source| ClientError::Exchange { path: socket.to_owned(), source };
     let answer = exchange_once(&mut stream, method, document).map_err(exchange)?;
+    Ok(body(socket, document, &answer)?.to_owned())
+}
+
+/// The document in an answer, of whoever listens at `socket`.
+pub fn read_answer<T: Document>(socket: &Path, answer: &[u8]) -> Result<T, ClientError> {
+    read(socket, body(socket, T::PATH, answer)?)
+}
+
+fn body<'a>(socket: &Path, document: &str, answer: &'a [u8]) -> Result<&'a str, ClientError> {
     let (status, body) =
-        parse_response(&answer).ok_or_else(|| ClientError::NotHttp { path: socket.to_owned() })?;
+        parse_response(answer).ok_or_else(|| ClientError::NotHttp { path: socket.to_owned() })?;
     match status {
-        OK => Ok(body.to_owned()),
+        OK => Ok(body),
         status => {
             Err(ClientError::Refused { path: socket.to_owned(), document: document.to_owned(), status })
         }

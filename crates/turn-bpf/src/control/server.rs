@@ -24,6 +24,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{UnixListener, UnixStream},
     sync::broadcast::{Receiver, error::RecvError},
     task::{LocalSet, spawn_local},
@@ -36,6 +37,9 @@ use super::{
     selector::Selector,
 };
 
+/// A line of JSON, ready to be sent.
+pub type Line = Bytes;
+
 /// Where the documents come from. Asked on the thread that serves them.
 pub trait Source {
     /// The status at this moment.
@@ -43,7 +47,7 @@ pub trait Source {
     /// The channel bindings that are wanted, at this moment.
     fn sessions(&self, wanted: &Selector) -> SessionsDocument;
     /// What happens from now on, a line of JSON each; none where there are too many readers.
-    fn events(&self) -> Option<Receiver<Bytes>>;
+    fn events(&self) -> Option<Receiver<Line>>;
     /// Does what an operator wants done with sessions.
     fn act(&self, action: Action, on: &Selector) -> ActionDocument;
 }
@@ -194,8 +198,8 @@ async fn remove_stale(path: &Path) -> Result<(), ServerError> {
     }
 }
 
-/// One request and its answer.
-async fn serve_connection(stream: UnixStream, source: Rc<impl Source>) {
+/// One request and its answer, on a connection of any kind, inside a `LocalSet`.
+pub async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin, source: Rc<impl Source>) {
     let is_stream = Rc::new(Cell::new(false));
     let service = service_fn(async |request| {
         let answer = respond(&request, &*source);

@@ -346,6 +346,9 @@ impl Message {
 
     fn decode_address(&self, value: &[u8]) -> Option<SocketAddr> {
         let ([_, family, p0, p1], obscured) = value.split_first_chunk()?;
+        if obscured.len() > 16 {
+            return None;
+        }
         let port = u16::from_be_bytes([*p0, *p1]) ^ (MAGIC_COOKIE >> 16) as u16;
         let octets: Vec<u8> =
             obscured.iter().zip(address_mask(&self.transaction)).map(|(octet, mask)| octet ^ mask).collect();
@@ -396,7 +399,7 @@ fn hmac_sha1(key: &[u8], message: &[u8]) -> [u8; 20] {
 }
 
 /// CRC-32 of ITU V.42, bit by bit.
-fn crc32(bytes: &[u8]) -> u32 {
+pub fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
     })
