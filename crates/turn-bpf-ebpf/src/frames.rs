@@ -265,15 +265,18 @@ fn copy_to_daemon(
 /// The length, where it is from 1 to `most`.
 ///
 /// The compiler must not know that: it would drop a comparison that it can prove, or make one of the two, and the
-/// verifier, which follows registers and not values, could no longer see the bounds.
+/// verifier, which follows registers and not values, could no longer see the bounds. Of a comparison with zero the verifiers
+/// before 6.8 learn nothing (d028f87517d6), therefore one is taken off before and added after.
 #[inline(always)]
 fn bounded(length: usize, most: usize) -> Option<u32> {
     // SAFETY: references to locals are valid for reads.
-    let length = unsafe { core::ptr::read_volatile(&(length as u64)) };
-    if length > most as u64 {
+    let less_one = unsafe { core::ptr::read_volatile(&(length as u64).wrapping_sub(1)) };
+    if less_one >= most as u64 {
         return None;
     }
+    // A copy: what was stored before the comparison is not known to be bounded.
+    let compared = less_one;
     // SAFETY: as above.
-    let length = unsafe { core::ptr::read_volatile(&length) };
-    (length != 0).then_some(length as u32)
+    let compared = unsafe { core::ptr::read_volatile(&compared) };
+    Some((compared + 1) as u32)
 }
