@@ -177,7 +177,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// Before 6.6 both TC programs are filters of the clsact qdisc.
-fn prepare_tc(name: &str) -> Result<(), AttachError> {
+pub fn prepare_tc(name: &str) -> Result<(), AttachError> {
     if KernelRelease::running().is_some_and(|kernel| kernel >= FIRST_WITH_TCX) {
         return Ok(());
     }

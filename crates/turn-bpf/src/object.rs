@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, RawTracePoint, SchedClassifier, TestRun as _, Xdp};
+use aya::programs::{ProgramError, ProgramInfo, RawTracePoint, SchedClassifier, TestRun as _, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, TestRunAttrs, TestRunOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -158,6 +158,11 @@ impl Object {
             .program_mut(name)
             .and_then(|program| program.try_into().ok())
             .ok_or(LoadError::Missing(name))
+    }
+
+    /// The programs that the kernel has taken, with what it says of them.
+    pub fn loaded(&self) -> impl Iterator<Item = (&str, ProgramInfo)> {
+        self.ebpf.programs().filter_map(|(name, program)| Some((name, program.info().ok()?)))
     }
 
     /// Has the kernel say where drivers throw frames away that turn-bpf gave them to transmit.

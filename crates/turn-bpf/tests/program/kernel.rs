@@ -117,6 +117,7 @@ impl Kernel {
             let clock = Clock { shown: coarse_clock(), meant: setting.now };
             self.fill(setting, &clock);
             let (mut verdict, frame) = self.execute_in(input, context);
+            let is_in_time = coarse_clock() == clock.shown;
             let counted = self.newly_counted();
             // At TC both are redirects.
             if verdict == Verdict::Redirect && counted == [Reason::Relayed] {
@@ -131,7 +132,7 @@ impl Kernel {
             let clients: HashSet<FlowKey> =
                 self.maps.clients.keys().map(|key| key.expect("a key of CLIENTS").0).collect();
             self.clear(setting, &clients);
-            if coarse_clock() == clock.shown {
+            if is_in_time {
                 return Outcome { verdict, frame, counted, messages, reports, flows, clients };
             }
         }
@@ -324,7 +325,7 @@ fn coarse_clock() -> u64 {
 }
 
 /// An error with all its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use aya::programs::TcAttachType;
+use turn_bpf::attachment::prepare_tc;
 use turn_bpf::flow_table::FlowMaps as _;
 use turn_bpf::object::Plain;
 use turn_datapath::flow::interface_flags;
@@ -34,6 +35,7 @@ fn a_witness_and_a_response_in_a_train_of_the_kernel_are_seen() {
         receive(&peer);
 
         let mut kernel = Kernel::load();
+        lab.server.enter(|| prepare_tc("srv1")).unwrap().unwrap();
         let egress = kernel.object.egress().unwrap();
         lab.server.enter(|| egress.attach("srv1", TcAttachType::Egress)).unwrap().unwrap();
         let ifindex = lab.server.output("cat", &["/sys/class/net/srv1/ifindex"]).unwrap();

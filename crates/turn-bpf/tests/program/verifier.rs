@@ -7,36 +7,30 @@ use object::{
     SymbolKind,
 };
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, with_causes};
 
-/// The verifier gives up at a million. Older kernels tell fewer states apart and take several times as many.
-const MOST_VERIFIED: u32 = 100_000;
+/// The verifier gives up at a million. That of 6.1 tells fewer states apart than newer ones, and takes several times as many.
+const MOST_VERIFIED: u32 = 500_000;
 /// Of all functions on top of each other.
 const MOST_STACK: u32 = 512;
 /// A call of a helper or of another function.
 const CALL: u8 = 0x85;
 
 #[test]
-fn the_programs_load_well_below_the_verifiers_limits() {
+fn all_programs_load_well_below_the_verifiers_limits() {
     let mut kernel = Kernel::load();
     let functions = functions();
-    let infos = [
-        ("turn_bpf_xdp", kernel.object.xdp().unwrap().info().unwrap()),
-        ("turn_bpf_ingress", kernel.object.ingress().unwrap().info().unwrap()),
-        ("turn_bpf_egress", kernel.object.egress().unwrap().info().unwrap()),
-    ];
-    for (name, info) in infos {
+    // The others are loaded when they are needed.
+    kernel.object.watch_transmissions().unwrap_or_else(|error| panic!("{}", with_causes(&error)));
+    for (name, info) in kernel.object.loaded() {
         let verified = info.verified_instruction_count().expect("a kernel that counts (5.16)");
-        let translated = info.size_translated().expect("a kernel that says") / 8;
-        let jitted = info.size_jitted();
+        let instructions = info.size_translated().expect("a kernel that says") / 8;
         let deepest = deepest(&functions, name);
-        println!(
-            "{name}: {translated} instructions, {verified} verified, {jitted} bytes of machine code, \
-             {deepest} bytes of stack"
-        );
+        // `cargo xtask vm` reads this.
+        println!("verifier: {name} instructions={instructions} verified={verified} stack={deepest}");
         assert!((1..MOST_VERIFIED).contains(&verified), "{name}: {verified} instructions verified");
         assert!(deepest <= MOST_STACK, "{name}: {deepest} bytes of stack");
-        assert_ne!(jitted, 0, "{name} is interpreted: net.core.bpf_jit_enable is 0");
+        assert_ne!(info.size_jitted(), 0, "{name} is interpreted: net.core.bpf_jit_enable is 0");
     }
 }
 

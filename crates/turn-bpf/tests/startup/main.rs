@@ -3,6 +3,7 @@
 mod arguments;
 mod attempt;
 mod capacity;
+mod egress;
 mod interfaces;
 mod neighbours;
 mod privileges;
