@@ -86,7 +86,7 @@ pub enum PreflightError {
     UserNamespace,
     /// The kernel lacks what turn-bpf's programs call.
     #[error(
-        "kernel {0} is too old: turn-bpf needs {OLDEST_KERNEL} or newer, where XDP programs have bpf_xdp_load_bytes"
+        "kernel {0} is too old: turn-bpf needs {OLDEST_KERNEL} or newer, whose verifier takes its programs"
     )]
     KernelTooOld(KernelRelease),
     /// The kernel does not show its types.

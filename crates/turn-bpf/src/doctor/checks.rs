@@ -46,13 +46,13 @@ fn kernel_version(facts: &Facts) -> Check {
     match facts.kernel {
         None => check.warn_only("the kernel's version cannot be told"),
         Some(kernel) if kernel < OLDEST_KERNEL => check.fail(
-            format!("{kernel}; turn-bpf needs {OLDEST_KERNEL} or newer, where XDP programs have bpf_xdp_load_bytes"),
+            format!("{kernel}; turn-bpf needs {OLDEST_KERNEL} or newer, whose verifier takes its programs"),
             format!("install a kernel of version {OLDEST_KERNEL} or newer"),
         ),
         Some(kernel) if kernel < FIRST_WITH_TCX => {
             check.pass(format!("{kernel}; has no tcx yet, so that clsact holds the egress program"))
         }
-        Some(kernel) => check.pass(format!("{kernel}; {OLDEST_KERNEL} is needed for bpf_xdp_load_bytes")),
+        Some(kernel) => check.pass(format!("{kernel}; {OLDEST_KERNEL} or newer is needed")),
     }
 }
 

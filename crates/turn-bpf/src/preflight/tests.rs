@@ -47,7 +47,7 @@ fn a_host_that_is_wrong() {
     facts.kernel = KernelRelease::parse("5.10.0-35-amd64");
     assert_eq!(
         message(&facts, &["eth0"]),
-        "kernel 5.10 is too old: turn-bpf needs 5.18 or newer, where XDP programs have bpf_xdp_load_bytes"
+        "kernel 5.10 is too old: turn-bpf needs 6.1 or newer, whose verifier takes its programs"
     );
 
     facts.privileges.effective = 1 << 12;

@@ -33,9 +33,9 @@ fn a_machine_on_which_all_is_well() {
 fn checks_of_the_machine() {
     type Change = fn(&mut Facts);
     let cases: [(&str, Change, Outcome, &str, Option<&str>); 11] = [
-        ("kernel_version", |f| f.kernel = release("6.12"), Pass, "6.12; 5.18 is needed", None),
-        ("kernel_version", |f| f.kernel = release("5.18"), Pass, "no tcx yet", None),
-        ("kernel_version", |f| f.kernel = release("5.15"), Fail, "bpf_xdp_load_bytes", Some("5.18 or newer")),
+        ("kernel_version", |f| f.kernel = release("6.12"), Pass, "6.12; 6.1 or newer is needed", None),
+        ("kernel_version", |f| f.kernel = release("6.1"), Pass, "no tcx yet", None),
+        ("kernel_version", |f| f.kernel = release("5.19"), Fail, "whose verifier", Some("6.1 or newer")),
         ("kernel_version", |f| f.kernel = None, Warn, "cannot be told", None),
         ("btf", |f| f.has_btf = false, Fail, "/sys/kernel/btf/vmlinux", Some("CONFIG_DEBUG_INFO_BTF=y")),
         ("jit", |f| f.jit = Jit::Off, Warn, "interprets", Some("bpf_jit_enable=1")),
