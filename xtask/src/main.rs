@@ -20,6 +20,7 @@ mod reliability;
 mod setup;
 mod soak;
 mod test;
+mod vm;
 
 /// Tasks of the turn-bpf project.
 #[derive(Debug, Parser)]
@@ -51,6 +52,8 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Run the tests of turn-wire, turn-datapath and turn-snoop under Miri, where a toolchain has it.
     Miri(miri::Arguments),
+    /// Boot older and newer kernels in QEMU, and run tests in each.
+    Vm(vm::Arguments),
     /// Check format, lints and tests, as the CI does.
     Ci,
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Miri(arguments) => miri::run(&arguments),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Ci => ci::run(),
     };
     match done {

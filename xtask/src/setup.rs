@@ -51,7 +51,7 @@ pub fn ensure() -> Result<bool> {
 
 fn missing() -> Vec<Missing> {
     let mut missing = Vec::new();
-    let packages = packages::missing();
+    let packages = packages::missing(&packages::WANTED);
     if !packages.is_empty() {
         missing.push(Missing::Packages(packages));
     }

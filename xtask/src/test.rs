@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cargo::{self, Executable, cargo};
 use crate::command::as_root;
-use crate::{conformance, miri, reliability, setup};
+use crate::{conformance, miri, reliability, setup, vm};
 
 /// Packages whose tests measure what a lab of namespaces does, and therefore get the machine for themselves, one by one.
 const SERIAL_PACKAGES: [&str; 2] = ["turn-bpf", "turn-testkit"];
@@ -16,13 +16,16 @@ const SERIAL_PACKAGES: [&str; 2] = ["turn-bpf", "turn-testkit"];
 pub struct Arguments {
     /// Run only tests whose names contain this.
     filter: Option<String>,
+    /// Boot no other kernels. With a filter none are booted anyway.
+    #[arg(long)]
+    without_machines: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub struct Counts {
+    pub passed: u64,
+    pub failed: u64,
+    pub skipped: u64,
 }
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -65,6 +68,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Err(error) = reliability::check(&executables) {
         println!("{error:#}");
         broken.push("reliability");
+    }
+    if arguments.filter.is_none() && !arguments.without_machines {
+        println!("\n# the oldest and the newest kernel, in virtual machines");
+        match vm::test_ends(&executables) {
+            Ok((of_machines, is_fine)) => {
+                counts.passed += of_machines.passed;
+                counts.failed += of_machines.failed;
+                counts.skipped += of_machines.skipped;
+                broken.extend((!is_fine).then_some("vm"));
+            }
+            Err(error) => {
+                println!("{error:#}");
+                broken.push("vm");
+            }
+        }
     }
     turn_testkit::lab::remove_leftovers();
     if !broken.is_empty() {
@@ -110,7 +128,7 @@ fn run_counted(command: &mut Command, counts: &mut Counts) -> Result<bool> {
 }
 
 /// Reads libtest's `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
-fn result(line: &str) -> Option<Counts> {
+pub fn result(line: &str) -> Option<Counts> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let count = |what: &str| {
         let part = counts.split("; ").find_map(|part| part.strip_suffix(what))?;

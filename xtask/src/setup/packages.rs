@@ -4,8 +4,11 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command::{as_root, find, run};
 
-/// A program and the packages that bring it.
-const WANTED: [(&str, &[&str]); 8] = [
+/// A program, or a file by its whole path, and the packages that bring it.
+type Wanted = (&'static str, &'static [&'static str]);
+
+/// For everything.
+pub const WANTED: [Wanted; 8] = [
     ("turnserver", &["coturn"]),
     ("turnutils_uclient", &["coturn"]),
     ("ethtool", &["ethtool"]),
@@ -14,6 +17,15 @@ const WANTED: [(&str, &[&str]); 8] = [
     ("tcpdump", &["tcpdump"]),
     ("cc", &["gcc", "libc6-dev"]),
     ("c++", &["g++"]),
+];
+
+/// For virtual machines with Debian's kernels.
+pub const WANTED_FOR_MACHINES: [Wanted; 5] = [
+    ("qemu-system-x86_64", &["qemu-system-x86"]),
+    ("xz", &["xz-utils"]),
+    ("strip", &["binutils"]),
+    ("setpriv", &["util-linux"]),
+    ("/usr/share/keyrings/debian-archive-keyring.gpg", &["debian-archive-keyring"]),
 ];
 
 /// A policy-rc.d that answers 101 keeps the packages' scripts from starting services. One that is there already is left alone.
@@ -28,18 +40,28 @@ if [ ! -e "$policy" ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update --quiet
-apt-get install --quiet --yes --no-install-recommends "$@"
+apt-get -o DPkg::Lock::Timeout=300 install --quiet --yes --no-install-recommends "$@"
 "#;
 
 /// The packages of programs that are not there.
-pub fn missing() -> Vec<&'static str> {
-    let mut packages: Vec<&str> = WANTED
+pub fn missing(wanted: &[Wanted]) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = wanted
         .iter()
         .filter(|(program, _)| find(program).is_none())
         .flat_map(|(_, packages)| packages.iter().copied())
         .collect();
     packages.dedup();
     packages
+}
+
+/// Installs what is missing of these, saying so before.
+pub fn ensure(wanted: &[Wanted]) -> Result<()> {
+    let missing = missing(wanted);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("setup: Debian packages: {}", missing.join(" "));
+    install(&missing)
 }
 
 /// Installs packages without starting any service.
