@@ -152,8 +152,13 @@ impl Translation {
     fn put_tags<F: Frame>(&self, frame: &mut F) -> Be16 {
         let mut ethertype = if self.is_v4 { ethernet::IPV4 } else { ethernet::IPV6 };
         if let Some((protocol, control)) = self.tags.innermost() {
-            let at = EthernetHeader::LEN.wrapping_add(self.tags.length()).wrapping_sub(TagHeader::LEN);
-            frame.put(at, &TagHeader { control, ethertype });
+            let header = TagHeader { control, ethertype };
+            // Not one place from the length of the tags: the verifier of 6.12.117 gets lost in a sum that was zero.
+            if self.tags.outer().is_some() {
+                frame.put(EthernetHeader::LEN.wrapping_add(TagHeader::LEN), &header);
+            } else {
+                frame.put(EthernetHeader::LEN, &header);
+            }
             ethertype = protocol;
         }
         if let Some((protocol, control)) = self.tags.outer() {
