@@ -203,7 +203,8 @@ fn a_real_prometheus_reads_live_rates() {
     let packets = (session.client_to_peer.packets() + session.peer_to_client.packets()) as f64;
     wait_until("all packets in Prometheus", || query("sum(turnbpf_packets_total)") == [packets]);
     let share = query("sum(turnbpf_packets_total%7Bpath=%22kernel%22%7D)/sum(turnbpf_packets_total)");
-    assert!(share[0] > 0.9, "{share:?}");
+    let kernel = (session.client_to_peer.kernel_packets + session.peer_to_client.kernel_packets) as f64;
+    assert!(kernel > 0.0 && (share[0] - kernel / packets).abs() < 1e-9, "{share:?}, {session:?}");
     let rate = query("sum(rate(turnbpf_bytes_total%7Bpath=%22kernel%22%7D%5B1m%5D))");
     assert!(rate[0] > 0.0, "{rate:?}");
     prometheus.stop(Signal::TERM, PATIENCE).unwrap();
