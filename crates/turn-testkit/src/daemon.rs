@@ -74,6 +74,17 @@ pub struct Status {
     pub packets: Packets,
     /// Packets by the reason for their way.
     pub reasons: BTreeMap<String, u64>,
+    /// Control messages that turn-bpf has read.
+    pub control_messages: ControlMessages,
+}
+
+/// Control messages that turn-bpf has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct ControlMessages {
+    /// Of clients.
+    pub requests: u64,
+    /// Of servers.
+    pub responses: u64,
 }
 
 /// An attached interface.

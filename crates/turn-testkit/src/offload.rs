@@ -298,6 +298,16 @@ impl Offload {
         *status.reasons.get(reason).unwrap_or_else(|| panic!("no reason is called {reason}"))
     }
 
+    /// Waits until turn-bpf has read all control messages that the kernel side has copied for it.
+    pub fn wait_until_all_is_read(&self) {
+        let daemon = self.daemon.as_ref().expect("turn-bpf runs");
+        wait_until("all control messages are read", || {
+            let status = daemon.status().expect("status");
+            let read = status.control_messages;
+            read.requests == status.reasons["control"] && read.responses == status.reasons["egress_control"]
+        });
+    }
+
     /// The row of a client's channel, once it is what is wanted.
     pub fn wait_for_session(
         &self,

@@ -54,6 +54,19 @@ pub struct StatusDocument {
     /// Most bytes per second of one direction of a session that are relayed in the kernel.
     #[serde(default)]
     pub max_rate: Option<u64>,
+    /// Control messages that turn-bpf has read so far. The reasons `control` and `egress_control` count those that the kernel
+    /// side copied, which is ahead of this for a moment.
+    #[serde(default)]
+    pub control_messages: ControlMessageCounts,
+}
+
+/// Control messages that were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ControlMessageCounts {
+    /// Of clients.
+    pub requests: u64,
+    /// Of servers.
+    pub responses: u64,
 }
 
 /// Application data of known flows.
@@ -349,7 +362,8 @@ pub(crate) mod tests {
             r#""reasons":{"heartbeat":600,"no_flow":1200,"not_udp":34,"too_big":0},"#,
             r#""version":"0.1.0","started":"2026-11-23T09:00:00Z","bytes":{"kernel":19880000,"spilled":120000},"#,
             r#""sessions":{"kernel":4,"mixed":0,"userspace":1,"reasons":{"no_traffic":1}},"#,
-            r#""paused":[{"client":"198.18.9.0/24"}],"max_rate":650000}"#
+            r#""paused":[{"client":"198.18.9.0/24"}],"max_rate":650000,"#,
+            r#""control_messages":{"requests":14,"responses":15}}"#
         );
         assert_eq!(serde_json::to_string(&status()).unwrap(), expected);
         assert_eq!(serde_json::from_str::<StatusDocument>(expected).unwrap(), status());
@@ -438,6 +452,7 @@ pub(crate) mod tests {
             },
             paused: vec![Selector::from_query("client=198.18.9.0/24").unwrap()],
             max_rate: Some(650_000),
+            control_messages: ControlMessageCounts { requests: 14, responses: 15 },
         }
     }
 

@@ -12,8 +12,8 @@ use turn_datapath::{Flow, Reason, rate};
 use super::sessions::ends_of;
 use super::{Daemon, nanoseconds};
 use crate::control::document::{
-    ActionDocument, ByteCounts, Channel, DirectionCounts, FlowCounts, InterfaceRow, PacketCounts,
-    SessionCounts, SessionRow, SessionsDocument, State, StatusDocument,
+    ActionDocument, ByteCounts, Channel, ControlMessageCounts, DirectionCounts, FlowCounts, InterfaceRow,
+    PacketCounts, SessionCounts, SessionRow, SessionsDocument, State, StatusDocument,
 };
 use crate::control::selector::Selector;
 use crate::control::server::{Action, Source};
@@ -59,6 +59,10 @@ impl Source for Documents {
             sessions: daemon.session_counts(now),
             paused: daemon.pauses.clone(),
             max_rate: daemon.max_rate,
+            control_messages: ControlMessageCounts {
+                requests: daemon.heard.requests,
+                responses: daemon.heard.responses,
+            },
         }
     }
 

@@ -199,6 +199,7 @@ fn bound(client: &mut TurnClient, peers: &[UdpSocket], addresses: &[SocketAddr])
 }
 
 fn learned(offload: &Offload, client: &TurnClient) -> Bindings {
+    offload.wait_until_all_is_read();
     let client = client.address().expect("the client's address");
     let sessions = offload.sessions().into_iter().filter(|session| session.client == client);
     let number = |channel: &str| u16::from_str_radix(channel.trim_start_matches("0x"), 16);

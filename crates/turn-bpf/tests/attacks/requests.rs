@@ -89,6 +89,7 @@ fn a2_a_transaction_id_used_twice_never_binds_the_forged_peer() {
             let what = format!("{order}, {answers_between}: {answers:?}");
             assert!(answers.contains(&None) && answers.contains(&Some(401)), "{what}");
 
+            offload.wait_until_all_is_read();
             talk(&client, channel, &peer);
             let session = offload.session(&client, channel);
             if session.is_some() {

@@ -131,6 +131,7 @@ fn documents_have_exactly_the_documented_keys_and_the_counts_are_right() {
                 ("sessions", "object"),
                 ("paused", "array"),
                 ("max_rate", "null"),
+                ("control_messages", "object"),
             ],
         );
         expect(&status["bytes"], &[("kernel", "count"), ("spilled", "count")]);
