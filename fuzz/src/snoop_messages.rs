@@ -364,6 +364,7 @@ impl Account {
                     let before = self.live.insert((binding.five_tuple.client, binding.channel), binding);
                     assert!(before.is_none_or(|before| before == binding), "another binding has the channel");
                 }
+                Command::Follow(five_tuple) => panic!("{five_tuple} was found by data that nobody sent"),
                 Command::Unbind(binding, _) => {
                     let before = self.live.remove(&(binding.five_tuple.client, binding.channel));
                     assert_eq!(before, Some(binding), "only what is bound is unbound");

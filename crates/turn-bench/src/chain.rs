@@ -23,7 +23,7 @@ use crate::processor::{self, ksoftirqd, running_time_of};
 use crate::rounds;
 use crate::sources::Sources;
 
-const FOREVER: LeaseTerms = LeaseTerms { lease: u64::MAX, heartbeat: u64::MAX, rate_cost: 0 };
+const FOREVER: LeaseTerms = LeaseTerms { lease: u64::MAX, heartbeat: u64::MAX, rate_cost: 0, joins_until: 0 };
 const MAX_FLOWS: u32 = 1 << 17;
 /// How long one measurement takes.
 const MEASURE: Duration = Duration::from_millis(250);

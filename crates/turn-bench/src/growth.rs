@@ -13,7 +13,7 @@ use crate::object::{Bare, Object};
 use crate::sources::Sources;
 use crate::{processor, rounds};
 
-const FOREVER: LeaseTerms = LeaseTerms { lease: u64::MAX, heartbeat: u64::MAX, rate_cost: 0 };
+const FOREVER: LeaseTerms = LeaseTerms { lease: u64::MAX, heartbeat: u64::MAX, rate_cost: 0, joins_until: 0 };
 const COUNTS: [u32; 7] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000];
 /// The fewest flows that a daemon makes room for by default.
 const FEWEST: u32 = 65_536;

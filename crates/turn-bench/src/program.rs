@@ -33,7 +33,7 @@ const MANY: u32 = 100_000;
 /// Room for them, which is twice what a daemon has by default.
 const MAX_FLOWS: u32 = 1 << 17;
 /// A heartbeat is never due and a lease never over, but where a case says so.
-const FOREVER: LeaseTerms = LeaseTerms { lease: u64::MAX, heartbeat: u64::MAX, rate_cost: 0 };
+const FOREVER: LeaseTerms = LeaseTerms { lease: u64::MAX, heartbeat: u64::MAX, rate_cost: 0, joins_until: 0 };
 
 const ONE_HOT: &str = "one hot flow, ";
 const RANDOM: &str = "100000 flows at random, ";

@@ -19,6 +19,7 @@ use aya_ebpf::helpers::{bpf_loop, bpf_redirect};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_datapath::egress::LONGEST_TRAIN;
+use turn_datapath::joining::{self, is_joining};
 use turn_datapath::{Action, FlowKey, Outgoing, Reason};
 
 use crate::frames::{SkbFrame, XdpFrame};
@@ -35,15 +36,17 @@ const TC_REDIRECT: i32 = TC_ACT_REDIRECT as i32;
 #[xdp(frags)]
 pub fn turn_bpf_xdp(context: XdpContext) -> u32 {
     let verdict = relay(context.ctx);
-    if verdict != NOT_UDP {
-        return verdict;
-    }
-    hear(context.ctx);
+    match verdict {
+        NOT_UDP => hear(context.ctx),
+        NO_FLOW => note(context.ctx),
+        verdict => return verdict,
+    };
     XDP_PASS
 }
 
-/// No verdict of the kernel's.
+/// No verdicts of the kernel's.
 const NOT_UDP: u32 = u32::MAX;
+const NO_FLOW: u32 = u32::MAX - 1;
 
 /// Relays a packet, or says what becomes of it otherwise. Not inlined, as [`hear`] is not, so that they share their stack.
 #[inline(never)]
@@ -64,7 +67,7 @@ extern "C" fn relay(context: *mut xdp_md) -> u32 {
         Action::Pass(Reason::NotUdp) => NOT_UDP,
         Action::Pass(reason) => {
             count(reason);
-            XDP_PASS
+            if reason == Reason::NoFlow && is_joining(&Maps, &lease_terms()) { NO_FLOW } else { XDP_PASS }
         }
         Action::Copy(message) => {
             count(if frame.copy_to_daemon(&key, &message) { Reason::Control } else { Reason::ControlLost });
@@ -82,21 +85,30 @@ extern "C" fn hear(context: *mut xdp_md) -> u32 {
     reason as u32
 }
 
+/// Notes a packet that belongs to no known flow.
+#[inline(never)]
+extern "C" fn note(context: *mut xdp_md) -> u32 {
+    joining::note(&XdpFrame::new(XdpContext::new(context)), &Maps);
+    0
+}
+
 /// Every packet that comes in by an interface where no XDP program of ours can be: the same, later and slower.
 ///
 /// What it redirects goes through the egress program, too, which believes nothing that came in by an interface.
 #[classifier]
 pub fn turn_bpf_ingress(context: TcContext) -> i32 {
     let verdict = relay_at_tc(context.skb.skb);
-    if verdict != TC_NOT_UDP {
-        return verdict;
-    }
-    hear_at_tc(context.skb.skb);
+    match verdict {
+        TC_NOT_UDP => hear_at_tc(context.skb.skb),
+        TC_NO_FLOW => note_at_tc(context.skb.skb),
+        verdict => return verdict,
+    };
     TC_NEXT
 }
 
-/// No verdict of the kernel's.
+/// No verdicts of the kernel's.
 const TC_NOT_UDP: i32 = i32::MAX;
+const TC_NO_FLOW: i32 = i32::MAX - 1;
 
 /// As [`relay`].
 #[inline(never)]
@@ -122,7 +134,7 @@ extern "C" fn relay_at_tc(context: *mut __sk_buff) -> i32 {
         Action::Pass(Reason::NotUdp) => TC_NOT_UDP,
         Action::Pass(reason) => {
             count(reason);
-            TC_NEXT
+            if reason == Reason::NoFlow && is_joining(&Maps, &lease_terms()) { TC_NO_FLOW } else { TC_NEXT }
         }
         Action::Copy(message) => {
             count(if frame.copy_to_daemon(key, &message) { Reason::Control } else { Reason::ControlLost });
@@ -140,6 +152,13 @@ extern "C" fn hear_at_tc(context: *mut __sk_buff) -> u32 {
     reason as u32
 }
 
+/// As [`note`].
+#[inline(never)]
+extern "C" fn note_at_tc(context: *mut __sk_buff) -> u32 {
+    joining::note(&IncomingFrame::new(TcContext::new(context)), &Maps);
+    0
+}
+
 /// Every packet that leaves by an interface.
 #[classifier]
 pub fn turn_bpf_egress(context: TcContext) -> i32 {
@@ -149,6 +168,9 @@ pub fn turn_bpf_egress(context: TcContext) -> i32 {
     }
     if leaving.frame.sent().segment == 0 {
         look(0, &mut leaving);
+        if is_joining(&Maps, &lease_terms()) {
+            sight(&mut leaving);
+        }
         return TC_NEXT;
     }
     let callback: unsafe extern "C" fn(u32, *mut Leaving) -> i64 = look;
@@ -203,6 +225,16 @@ extern "C" fn look(number: u32, leaving: *mut Leaving) -> i64 {
             Reason::ControlLost
         });
     }
+    0
+}
+
+/// Reports the packet where no flow expects it.
+#[inline(never)]
+extern "C" fn sight(leaving: &mut Leaving) -> i64 {
+    let Leaving { frame, outgoing } = leaving;
+    // SAFETY: it was read before.
+    let outgoing = unsafe { outgoing.assume_init_mut() };
+    joining::sight(frame, &Maps, &frame.sent(), outgoing);
     0
 }
 

@@ -6,6 +6,7 @@ use aya_ebpf::bindings::TC_ACT_REDIRECT;
 use aya_ebpf::btf_maps::{DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_redirect};
 use aya_ebpf::macros::btf_map;
+use turn_datapath::joining::{Joining, Noted, Sighting};
 use turn_datapath::{Flow, FlowEvent, FlowKey, Flows, Interface, LeaseTerms, PathMtu, Reason};
 
 // The daemon sets the real sizes when it loads the object.
@@ -35,6 +36,18 @@ const STRANGERS_PER_SECOND: u64 = 256;
 #[btf_map]
 pub static STRANGERS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 
+// Least recently used: a server takes less time than it takes to displace anything that came just now. The daemon makes it larger.
+#[btf_map]
+pub static NOTED: LruHashMap<u64, Noted, 1024> = LruHashMap::new();
+
+/// How long a window of sightings lasts: a power of two, of which the intervals of calls are no divisors.
+const SIGHTING_WINDOW: u64 = 1 << 26;
+/// Sightings that this CPU reports in each window.
+const SIGHTINGS_PER_WINDOW: u64 = 256;
+/// When this CPU's present window began, and how many sightings there have been since.
+#[btf_map]
+pub static SIGHTINGS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
 /// The key of the packet that is looked at at TC, since the stack has no room for it.
 #[btf_map]
 pub static KEY: PerCpuArray<FlowKey, 1> = PerCpuArray::new();
@@ -48,6 +61,9 @@ static HEARTBEAT_NS: u64 = 0;
 /// Set by the daemon before it loads the object. The verifier knows it then, and takes out what is for others only.
 #[unsafe(no_mangle)]
 static RATE_COST: u64 = 0;
+/// Set by the daemon before it loads the object, as the one before.
+#[unsafe(no_mangle)]
+static JOINS_UNTIL: u64 = 0;
 
 /// How long leases run.
 #[inline(always)]
@@ -59,6 +75,7 @@ pub fn lease_terms() -> LeaseTerms {
             lease: core::ptr::read_volatile(&LEASE_NS),
             heartbeat: core::ptr::read_volatile(&HEARTBEAT_NS),
             rate_cost: core::ptr::read_volatile(&RATE_COST),
+            joins_until: core::ptr::read_volatile(&JOINS_UNTIL),
         }
     }
 }
@@ -135,17 +152,7 @@ impl Flows for Maps {
 
     #[inline(always)]
     fn admit_stranger(&self) -> bool {
-        let Some(window) = STRANGERS.get_ptr_mut(0) else {
-            return false;
-        };
-        // SAFETY: the pointer is to this CPU's own slot, which nobody else touches while the program runs.
-        let [began, copied] = unsafe { &mut *window };
-        let now = self.now();
-        if now.wrapping_sub(*began) >= 1_000_000_000 {
-            (*began, *copied) = (now, 0);
-        }
-        *copied = copied.wrapping_add(1);
-        *copied <= STRANGERS_PER_SECOND
+        admit(&STRANGERS, self.now(), 1_000_000_000, STRANGERS_PER_SECOND)
     }
 
     #[inline(always)]
@@ -178,6 +185,46 @@ impl Flows for Maps {
         if CONTROL.output_untyped::<FlowEvent>(event, 0).is_err() {
             count(Reason::ControlLost);
         }
+    }
+}
+
+/// Counts one more in this CPU's present window of so many nanoseconds. False where there have been enough.
+#[inline(always)]
+fn admit(windows: &PerCpuArray<[u64; 2], 1>, now: u64, length: u64, most: u64) -> bool {
+    let Some(window) = windows.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: the pointer is to this CPU's own slot, which nobody else touches while the program runs.
+    let [began, counted] = unsafe { &mut *window };
+    if now.wrapping_sub(*began) >= length {
+        (*began, *counted) = (now, 0);
+    }
+    *counted = counted.wrapping_add(1);
+    *counted <= most
+}
+
+impl Joining for Maps {
+    #[inline(always)]
+    fn noted(&self, fingerprint: u64) -> Option<Noted> {
+        // SAFETY: the value is copied at once. If another CPU writes it meanwhile, the key may be of no packet that ever was.
+        unsafe { NOTED.get(&fingerprint) }.copied()
+    }
+
+    #[inline(always)]
+    fn note(&self, fingerprint: u64, noted: &Noted) {
+        // A failure costs speed only.
+        let _ = NOTED.insert(&fingerprint, noted, 0);
+    }
+
+    #[inline(always)]
+    fn admit_sighting(&self) -> bool {
+        admit(&SIGHTINGS, self.now(), SIGHTING_WINDOW, SIGHTINGS_PER_WINDOW)
+    }
+
+    #[inline(always)]
+    fn report_sighting(&self, sighting: &Sighting) {
+        // Of a sample nothing is missed.
+        let _ = CONTROL.output_untyped::<Sighting>(sighting, 0);
     }
 }
 

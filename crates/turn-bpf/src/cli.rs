@@ -73,6 +73,10 @@ struct RunArguments {
     /// server's own first packet shows the way.
     #[arg(long)]
     eager: bool,
+    /// Adopt calls that are older than turn-bpf as soon as the server is seen relaying them both ways, and not only when their
+    /// channels are bound again. Read in ARCHITECTURE.md what that believes.
+    #[arg(long)]
+    join: bool,
     /// Most flows at a time; a channel binding is two.
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(2..=4_194_304))]
     max_flows: u32,
@@ -185,6 +189,7 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
         lease: arguments.lease,
         heartbeat: arguments.heartbeat,
         eager: arguments.eager,
+        joins: arguments.join,
         max_flows: arguments.max_flows,
         max_rate: arguments.max_rate.map(|ByteRate(rate)| rate),
         reads_users: !arguments.no_usernames,

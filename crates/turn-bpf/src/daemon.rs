@@ -3,6 +3,7 @@
 mod attached;
 mod documents;
 mod eager;
+pub mod joining;
 mod metrics;
 mod path_mtu;
 mod redirects;
@@ -56,6 +57,8 @@ pub struct Options {
     pub heartbeat: Duration,
     /// Whether flows are armed when their channel is bound, before any packet was seen.
     pub eager: bool,
+    /// Whether calls are adopted that are older than turn-bpf before their channels are bound again.
+    pub joins: bool,
     /// Most directions of channel bindings at a time.
     pub max_flows: u32,
     /// Most bytes per second of one direction of a channel binding that are relayed in the kernel.
@@ -130,6 +133,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         lease: nanoseconds(options.lease),
         heartbeat: nanoseconds(options.heartbeat),
         rate_cost: options.max_rate.map_or(0, rate::cost),
+        joins_until: if options.joins { nanoseconds(KernelClock::new().now() + joining::PERIOD) } else { 0 },
     };
     let mut object = Object::load(&terms, options.max_flows)?;
     let maps = object.take_maps()?;
@@ -366,6 +370,7 @@ impl Daemon {
                 self.tell_of_lease(&header.key, Some(label));
             }
             kind::LONGER => self.handle_longer(header.key, header.time),
+            kind::SIGHTED => self.handle_sighting(now, record),
             kind::TRANSMIT_FAILED => self.handle_transmit_failure(header.length),
             _ => {}
         }
@@ -405,6 +410,7 @@ impl Daemon {
                     }
                     self.unbind(&binding, Cause::Revoked(revocation));
                 }
+                Command::Follow(five_tuple) => self.follow(five_tuple),
                 Command::Forget(five_tuple) => {
                     tracing::debug!(%five_tuple, "allocation over");
                     // Displaced by a newer client's, or never there: both fine.

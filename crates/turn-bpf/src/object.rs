@@ -28,6 +28,12 @@ pub const EGRESS_PROGRAM: &str = "turn_bpf_egress";
 /// A client that is displaced has its Refresh to zero go unnoticed until its leases run out.
 const FEWEST_CLIENTS: u32 = 4096;
 
+/// Datagrams that came in and are remembered while calls are looked for that are older than turn-bpf: what a busy host gets within some
+/// tenths of a second.
+const MOST_NOTED: u32 = 131_072;
+/// Otherwise the map is not used.
+const FEWEST_NOTED: u32 = 64;
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TURN_BPF_OBJECT"));
 
 /// A key or value of a map.
@@ -116,11 +122,13 @@ impl Object {
             .override_global("LEASE_NS", &terms.lease, true)
             .override_global("HEARTBEAT_NS", &terms.heartbeat, true)
             .override_global("RATE_COST", &terms.rate_cost, true)
+            .override_global("JOINS_UNTIL", &terms.joins_until, true)
             .map_max_entries("FLOWS", max_flows)
             // Two expected outputs for a flow to a peer, one for a flow to a client.
             .map_max_entries("EXPECTED", max_flows.saturating_add(max_flows / 2))
             // Least recently used, and by far not exactly so where there is room for a few only.
             .map_max_entries("CLIENTS", max_flows.max(FEWEST_CLIENTS))
+            .map_max_entries("NOTED", if terms.joins_until == 0 { FEWEST_NOTED } else { MOST_NOTED })
             .load(OBJECT)
             .map_err(|source| LoadError::Maps { max_flows, source })?;
         for name in [XDP_PROGRAM, INGRESS_PROGRAM, EGRESS_PROGRAM] {

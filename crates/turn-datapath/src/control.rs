@@ -39,6 +39,8 @@ pub mod kind {
     pub const TRANSMIT_FAILED: u32 = 6;
     /// A flow has packets that are longer than what the server was seen to send: the daemon is to say what its path takes.
     pub const LONGER: u32 = 7;
+    /// This host sent a datagram that no flow expects: a [`Sighting`](crate::joining::Sighting).
+    pub const SIGHTED: u32 = 8;
 }
 
 /// A flow got or lost its lease, or has longer packets than before.

@@ -103,6 +103,12 @@ impl Outgoing {
         &self.key
     }
 
+    /// True where it is the first fragment of a datagram.
+    #[inline(always)]
+    pub(crate) fn is_fragment(&self) -> bool {
+        self.fragment != 0
+    }
+
     /// Looks at one datagram, counted from zero; none where there are not as many.
     #[inline(always)]
     pub fn look<F: Frame, T: Flows>(
@@ -141,7 +147,7 @@ impl Outgoing {
 
     /// The data of one datagram.
     #[inline(always)]
-    fn data<F: Frame>(&self, frame: &F, segment: u16, number: u32) -> Option<UdpData> {
+    pub(crate) fn data<F: Frame>(&self, frame: &F, segment: u16, number: u32) -> Option<UdpData> {
         let segment = if segment == 0 { u32::from(self.data_length) } else { u32::from(segment) };
         let behind = number.wrapping_mul(segment);
         let rest = u32::from(self.data_length).checked_sub(behind)?;
@@ -153,7 +159,11 @@ impl Outgoing {
 
     /// The flow whose translation a datagram could be, and where its application data lies.
     #[inline(always)]
-    fn expected<T: Flows>(&mut self, flows: &T, data: &UdpData) -> Option<(FlowKey, (usize, u16))> {
+    pub(crate) fn expected<T: Flows>(
+        &mut self,
+        flows: &T,
+        data: &UdpData,
+    ) -> Option<(FlowKey, (usize, u16))> {
         let mut key = self.key;
         let head = data.head;
         if channel_data::is_channel_number(head.number)

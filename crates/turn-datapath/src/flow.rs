@@ -157,6 +157,8 @@ pub struct LeaseTerms {
     pub heartbeat: u64,
     /// How long 2^20 bytes of a flow take at the highest rate that is relayed. Zero: there is no limit.
     pub rate_cost: u64,
+    /// Until this time calls are looked for that are older than turn-bpf. Zero: never.
+    pub joins_until: u64,
 }
 
 /// What leaves in one piece until something else is seen, in bytes of IP packet: the least that hosts have to believe of a path.

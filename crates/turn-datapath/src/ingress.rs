@@ -252,7 +252,7 @@ pub struct ApplicationData {
 impl ApplicationData {
     /// Takes the packet as ChannelData where its key has a channel, else as a plain datagram.
     #[inline(always)]
-    fn of(packet: &Packet, key: &FlowKey) -> Result<Self, Reason> {
+    pub(crate) fn of(packet: &Packet, key: &FlowKey) -> Result<Self, Reason> {
         if key.channel == Be16::new(0) {
             return Ok(Self { at: packet.data.at, length: packet.data.length, padding: 0 });
         }

@@ -21,6 +21,7 @@ pub mod fingerprint;
 pub mod flow;
 pub mod frame;
 pub mod ingress;
+pub mod joining;
 pub mod packet;
 pub mod path_mtu;
 pub mod rate;

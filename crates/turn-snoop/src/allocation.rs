@@ -35,8 +35,8 @@ struct Relayed {
 #[derive(Clone, Copy, Debug)]
 struct Bound {
     binding: ChannelBinding,
-    /// Of the latest ChannelBind that the server granted.
-    transaction_id: TransactionId,
+    /// Of the latest ChannelBind that the server granted; none where none was seen.
+    transaction_id: Option<TransactionId>,
 }
 
 impl Allocation {
@@ -120,6 +120,18 @@ impl Allocation {
         self.relayed.get(&family).map(|relayed| relayed.address)
     }
 
+    /// Whether it was made before anyone looked.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.transaction_id.is_none()
+    }
+
+    /// Its relayed transport address of this family has shown.
+    pub(crate) fn set_relayed(&mut self, address: SocketAddr) {
+        if let Some(relayed) = self.relayed.get_mut(&AddressFamily::of(&address)) {
+            relayed.address = Some(address);
+        }
+    }
+
     pub(crate) fn has_relayed(&self, address: SocketAddr) -> bool {
         self.relayed().any(|own| own == address)
     }
@@ -182,11 +194,14 @@ impl Allocation {
     }
 
     pub(crate) fn bindings_made_by(&self, transaction_id: TransactionId) -> Option<ChannelBinding> {
-        self.bindings.values().find(|bound| bound.transaction_id == transaction_id).map(|bound| bound.binding)
+        self.bindings
+            .values()
+            .find(|bound| bound.transaction_id == Some(transaction_id))
+            .map(|bound| bound.binding)
     }
 
     /// Puts the binding in the place of one that is equal, or in an empty place.
-    pub(crate) fn bind(&mut self, binding: ChannelBinding, transaction_id: TransactionId) {
+    pub(crate) fn bind(&mut self, binding: ChannelBinding, transaction_id: Option<TransactionId>) {
         self.channels.insert(binding.peer, binding.channel);
         self.bindings.insert(binding.channel, Bound { binding, transaction_id });
     }

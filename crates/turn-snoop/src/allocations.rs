@@ -102,6 +102,14 @@ impl Allocations {
         self.by_five_tuple.insert(five_tuple, allocation);
     }
 
+    /// The relayed transport address has shown that an adopted allocation has of this family.
+    pub(crate) fn set_relayed(&mut self, five_tuple: FiveTuple, relayed: SocketAddr) {
+        let Some(allocation) = self.by_five_tuple.get_mut(&five_tuple) else { return };
+        allocation.set_relayed(relayed);
+        self.owners.entry(relayed).or_default().five_tuples.push(five_tuple);
+        self.relayed_ports.insert(relayed.port());
+    }
+
     pub(crate) fn remove(&mut self, five_tuple: FiveTuple) -> Option<Allocation> {
         let allocation = self.by_five_tuple.remove(&five_tuple)?;
         for relayed in allocation.relayed() {

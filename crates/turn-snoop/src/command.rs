@@ -11,6 +11,8 @@ pub enum Command {
     /// The same where several allocations have the relayed transport address, one of which may be over without a word: the server has
     /// to be seen relaying the binding before anything is relayed for it.
     BindDoubtful(ChannelBinding),
+    /// The allocation is older than the snoop and was found by its data: control messages of its 5-tuple are to be copied from now on.
+    Follow(FiveTuple),
     /// The binding is over; there is exactly one for every binding that was announced.
     Unbind(ChannelBinding, Revocation),
     /// The allocation is over: control messages of its 5-tuple need no copying any longer.

@@ -11,6 +11,8 @@ pub struct Limits {
     pub transactions_per_allocation: usize,
     /// Transactions of all 5-tuples together.
     pub transactions: usize,
+    /// Directions of calls that may be older than the snoop.
+    pub directions: usize,
 }
 
 impl Default for Limits {
@@ -21,6 +23,7 @@ impl Default for Limits {
             pending_per_allocation: 16,
             transactions_per_allocation: 512,
             transactions: 262_144,
+            directions: 65_536,
         }
     }
 }

@@ -103,6 +103,12 @@ refusals! {
     AmbiguousRefresh => "ambiguous_refresh",
     /// A 437 to a Refresh with MOBILITY-TICKET is not about this 5-tuple (RFC 8016 section 3.2.2).
     TicketMismatch => "ticket_mismatch",
+    /// The server was seen doing two different things, or one of two, with what would be one direction of a call.
+    ContradictedCall => "contradicted_call",
+    /// The limit of calls is reached that may be older than the snoop.
+    TooManyCalls => "too_many_calls",
+    /// The call uses another relayed transport address than its allocation has.
+    OtherRelayedAddress => "other_relayed_address",
 }
 
 impl fmt::Display for Refusal {

@@ -8,12 +8,14 @@ use turn_wire::stun::{AddressFamily, AttributeType, Class, Header, Message, Meth
 use crate::allocations::Allocations;
 use crate::content::{Content, RESPONSE_ATTRIBUTES, has_mobility_ticket, refuse_unknown_attributes};
 use crate::grant::{self, Grant};
+use crate::joining::Directions;
 use crate::peer_policy;
 use crate::refusal::Refusals;
 use crate::transactions::{Answered, Asked, TransactionKey, Transactions};
 use crate::{Allocation, ChannelBinding, Command, FiveTuple, Limits, Refusal, Revocation, User};
 
 mod adoption;
+mod call;
 mod revocation;
 
 /// A server counts in whole seconds and looks around only so often. Who outlives it by this much relays nothing that
@@ -34,6 +36,8 @@ pub struct Snoop {
     transactions: Transactions,
     /// Those of clients whose Allocate was not seen, kept apart so that forged ones take no room from others.
     strangers: Transactions,
+    /// What the server is seen doing with data of which no binding is known.
+    directions: Directions,
     local_addresses: HashSet<IpAddr>,
     binding_count: usize,
     commands: VecDeque<Command>,
@@ -48,6 +52,7 @@ impl Snoop {
             allocations: Allocations::new(),
             transactions: Transactions::new(limits),
             strangers: Transactions::new(limits.of_strangers()),
+            directions: Directions::new(limits.directions),
             local_addresses: HashSet::new(),
             binding_count: 0,
             commands: VecDeque::new(),
@@ -91,6 +96,7 @@ impl Snoop {
     pub fn handle_timeout(&mut self, now: Duration) {
         self.transactions.handle_timeout(now);
         self.strangers.handle_timeout(now);
+        self.directions.handle_timeout(now);
         let Some(expired) = now.checked_sub(EXPIRY_GRACE) else { return };
         while let Some(five_tuple) = self.allocations.due(expired) {
             let family =
@@ -104,7 +110,8 @@ impl Snoop {
         let allocation = self.allocations.first_deadline().map(|at| at.saturating_add(EXPIRY_GRACE));
         let transaction = self.transactions.first_deadline();
         let stranger = self.strangers.first_deadline();
-        allocation.into_iter().chain(transaction).chain(stranger).min()
+        let direction = self.directions.first_deadline();
+        allocation.into_iter().chain(transaction).chain(stranger).chain(direction).min()
     }
 
     /// The next thing to do for the caller.
@@ -421,7 +428,7 @@ impl Snoop {
         let binding = ChannelBinding { five_tuple, channel, peer, relayed };
         let user = self.transactions.user(key);
         if let Some(allocation) = self.allocations.of_mut(five_tuple) {
-            allocation.bind(binding, key.id);
+            allocation.bind(binding, Some(key.id));
             allocation.user = user.or(allocation.user.take());
         }
         self.binding_count += usize::from(is_new);
@@ -434,10 +441,18 @@ impl Snoop {
     }
 
     fn refuse_peer(&self, allocation: &Allocation, peer: SocketAddr) -> Result<(), Refusal> {
+        if allocation.has_relayed(peer) && peer_policy::is_allowed(peer) {
+            return Err(Refusal::PeerIsThisHost);
+        }
+        self.refuse_any_peer(peer)
+    }
+
+    /// Whoever the client is.
+    fn refuse_any_peer(&self, peer: SocketAddr) -> Result<(), Refusal> {
         if !peer_policy::is_allowed(peer) {
             return Err(Refusal::PeerNotAllowed);
         }
-        if allocation.has_relayed(peer) || self.allocations.is_listener(peer) {
+        if self.allocations.is_listener(peer) {
             return Err(Refusal::PeerIsThisHost);
         }
         if self.local_addresses.contains(&peer.ip()) && self.allocations.owners(peer).is_empty() {

@@ -18,6 +18,7 @@ pub mod draft;
 pub mod framing;
 pub mod headers;
 pub mod host;
+pub mod joining;
 pub mod lease;
 pub mod path;
 pub mod path_mtu;
@@ -38,7 +39,8 @@ pub const SECOND: u64 = 1_000 * MILLISECOND;
 /// The time on the clock of every case. A runner whose clock cannot be set moves the times instead.
 pub const NOW: u64 = 1_000_000 * SECOND;
 /// How long leases run in every case.
-pub const TERMS: LeaseTerms = LeaseTerms { lease: 10 * SECOND, heartbeat: 3 * SECOND, rate_cost: 0 };
+pub const TERMS: LeaseTerms =
+    LeaseTerms { lease: 10 * SECOND, heartbeat: 3 * SECOND, rate_cost: 0, joins_until: 0 };
 /// Interface that packets come in by. It is the number of the loopback interface, which the kernel's test runs have everywhere.
 pub const HERE: u32 = 1;
 /// Another interface.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashMap, HashSet};
 
+use turn_datapath::joining::{Joining, Noted, Sighting};
 use turn_datapath::{Flow, FlowEvent, FlowKey, Flows, Frame, Interface, PathMtu};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -118,6 +119,8 @@ pub struct MemoryFlows {
     now: Cell<u64>,
     reports: RefCell<Vec<FlowEvent>>,
     redirects: RefCell<Vec<u32>>,
+    noted: RefCell<HashMap<u64, Noted>>,
+    sightings: RefCell<Vec<Sighting>>,
 }
 
 impl MemoryFlows {
@@ -196,6 +199,11 @@ impl MemoryFlows {
         self.reports.take()
     }
 
+    /// What was seen leaving that no flow expects, since the last call.
+    pub fn take_sightings(&self) -> Vec<Sighting> {
+        self.sightings.take()
+    }
+
     /// Where frames were to be redirected since the last call.
     pub fn take_redirects(&self) -> Vec<u32> {
         self.redirects.take()
@@ -247,6 +255,24 @@ impl Flows for MemoryFlows {
 
     fn report(&self, event: &FlowEvent) {
         self.reports.borrow_mut().push(*event);
+    }
+}
+
+impl Joining for MemoryFlows {
+    fn noted(&self, fingerprint: u64) -> Option<Noted> {
+        self.noted.borrow().get(&fingerprint).copied()
+    }
+
+    fn note(&self, fingerprint: u64, noted: &Noted) {
+        self.noted.borrow_mut().insert(fingerprint, *noted);
+    }
+
+    fn admit_sighting(&self) -> bool {
+        true
+    }
+
+    fn report_sighting(&self, sighting: &Sighting) {
+        self.sightings.borrow_mut().push(*sighting);
     }
 }
 

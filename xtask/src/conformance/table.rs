@@ -25,7 +25,7 @@ const SERIES: [(&str, u32); 19] = [
     ("NT", 2),
     ("SC", 17),
     ("OP", 10),
-    ("A", 40),
+    ("A", 44),
 ];
 
 #[derive(Clone, Debug, Deserialize)]

@@ -8,7 +8,7 @@ use crate::forger::{Forger, channel_bind, hears_nothing, talk};
 use crate::{CHANNEL, options};
 
 /// Cuts an IPv4 frame without options in two.
-fn fragments(frame: &[u8]) -> [Vec<u8>; 2] {
+pub fn fragments(frame: &[u8]) -> [Vec<u8>; 2] {
     const HEADERS: usize = 14 + 20;
     const MORE_FRAGMENTS: u16 = 1 << 13;
     let (headers, payload) = frame.split_at(HEADERS);

@@ -4,6 +4,7 @@ mod flood;
 mod forger;
 mod hidden;
 mod insider;
+mod joining;
 mod load;
 mod local;
 mod requests;

@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use turn_bpf::daemon::joining::{came_in, leg};
 use turn_bpf::flow_table::{Cause, FlowMaps, FlowTable, InsertError, key_of};
 use turn_datapath::control::kind;
 use turn_datapath::egress::Sent;
 use turn_datapath::flow::interface_flags;
-use turn_datapath::{Action, Flow, FlowEvent, FlowKey, Flows as _, Interface, Reason, ingress};
+use turn_datapath::joining::{self, Sighting};
+use turn_datapath::{Action, Flow, FlowEvent, FlowKey, Flows as _, Interface, Outgoing, Reason, ingress};
 use turn_snoop::{Command, FiveTuple, Limits, Snoop};
 use turn_testkit::cases::{ELSEWHERE, HERE, TERMS, host};
 use turn_testkit::memory::{MemoryFlows, MemoryFrame};
@@ -29,6 +31,8 @@ pub enum Record {
     Message { kind: u32, time: u64, source: SocketAddr, destination: SocketAddr, bytes: Vec<u8> },
     /// A flow got or lost its lease.
     Event(FlowEvent),
+    /// The server sent what no flow expects.
+    Sighting(Sighting),
 }
 
 /// What became of a frame.
@@ -93,6 +97,8 @@ pub struct Host {
     pub lost: u64,
     /// Some did since the daemon looked.
     has_lost: bool,
+    /// Calls that were adopted without a control message.
+    pub joined: u64,
 }
 
 impl Host {
@@ -117,6 +123,7 @@ impl Host {
             snoop,
             lost: 0,
             has_lost: false,
+            joined: 0,
         }
     }
 
@@ -133,6 +140,10 @@ impl Host {
         let action = ingress(&mut frame, &*maps, &TERMS, ifindex, &mut key);
         let mut records: Vec<_> = maps.take_reports().into_iter().map(Record::Event).collect();
         let fate = match action {
+            Action::Pass(Reason::NoFlow) => {
+                joining::note(&frame, &*maps);
+                Fate::ToServer(Reason::NoFlow)
+            }
             Action::Pass(reason) => Fate::ToServer(reason),
             Action::Copy(message) => {
                 let bytes = &frame.bytes()[message.at..message.at + message.length];
@@ -155,11 +166,15 @@ impl Host {
         let maps = self.maps.memory.borrow();
         let frame = MemoryFrame::new(input);
         let (counted, messages) = host::look(&frame, &maps, sent);
+        if let Ok(mut outgoing) = Outgoing::read(&frame, sent) {
+            joining::sight(&frame, &*maps, sent, &mut outgoing);
+        }
         let mut records: Vec<_> = maps.take_reports().into_iter().map(Record::Event).collect();
         records.extend(messages.iter().map(|(key, message)| {
             let bytes = &frame.bytes()[message.at..message.at + message.length];
             Record::message(message.kind, maps.now(), key, bytes)
         }));
+        records.extend(maps.take_sightings().into_iter().map(Record::Sighting));
         drop(maps);
         self.report(records);
         counted
@@ -194,6 +209,12 @@ impl Host {
                 self.table.armed(&event.header.key, source);
             }
             Record::Event(_) => {}
+            Record::Sighting(sighting) => {
+                let now = Duration::from_nanos(sighting.header.time);
+                let (output, came_in) = (leg(&sighting.header.key), came_in(sighting));
+                self.snoop.handle_output(now, output, sighting.fingerprint, came_in);
+                self.obey();
+            }
         }
         self.table.install_waiting();
         Some(record)
@@ -230,6 +251,10 @@ impl Host {
             match command {
                 Command::Bind(binding) | Command::BindDoubtful(binding) => {
                     self.table.bind(binding, None);
+                }
+                Command::Follow(FiveTuple { client, server }) => {
+                    self.joined += 1;
+                    self.maps.memory.borrow().add_client(&key_of(client, server, 0));
                 }
                 Command::Unbind(binding, revocation) => {
                     self.table.unbind(&binding, Cause::Revoked(revocation))

@@ -73,6 +73,7 @@ fn nobody_gets_what_the_server_would_not_have_sent() {
         ("packets behind one", tally.behind),
         ("path changes", tally.path_changes),
         ("other payloads", tally.other_payloads),
+        ("calls joined", tally.joined),
     ] {
         assert!(times >= seldom, "{what}: only {times} in {runs} runs");
     }

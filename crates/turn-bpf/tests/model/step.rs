@@ -105,7 +105,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ServerRestarts),
         2 => pick().prop_map(|client| Step::Kick { client }),
         2 => Just(Step::DaemonHearsOfSockets),
-        1 => Just(Step::DaemonRestarts),
+        2 => Just(Step::DaemonRestarts),
         2 => Just(Step::Reroute),
     ]
 }

@@ -38,6 +38,7 @@ pub struct Tally {
     pub behind: u64,
     pub other_payloads: u64,
     pub records_lost: u64,
+    pub joined: u64,
     pub unrelayable: u64,
 }
 
@@ -46,7 +47,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} steps, {} packets sent: {} relayed in the kernel ({} from client to client), {} by the server, {} by nobody; \
-             {} witnesses, {} path changes, {} heartbeats, {} behind one, {} of other payload; {} records lost",
+             {} witnesses, {} path changes, {} heartbeats, {} behind one, {} of other payload; {} records lost, {} calls joined",
             self.steps,
             self.sent,
             self.relayed,
@@ -58,7 +59,8 @@ impl fmt::Display for Tally {
             self.heartbeats,
             self.behind,
             self.other_payloads,
-            self.records_lost
+            self.records_lost,
+            self.joined
         )
     }
 }
@@ -218,6 +220,7 @@ impl World {
             }
             Step::DaemonRestarts => {
                 self.tally.records_lost += self.host.lost;
+                self.tally.joined += self.host.joined;
                 self.host = Host::new(self.now);
                 self.told_gone.clear();
             }
@@ -241,6 +244,7 @@ impl World {
         let open: Vec<_> = self.open.iter().filter(|(_, copies)| **copies != 0).collect();
         assert!(open.is_empty(), "packets that nobody lost and nobody got: {open:?}");
         self.tally.records_lost += self.host.lost;
+        self.tally.joined += self.host.joined;
     }
 
     fn settle(&mut self) {

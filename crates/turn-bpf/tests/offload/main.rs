@@ -4,6 +4,7 @@ mod contract;
 mod eager;
 mod headers;
 mod heartbeats;
+mod joining;
 mod jumbo;
 mod many;
 mod order;

@@ -82,6 +82,11 @@ impl Kernel {
         Self { ingress: Ingress::Xdp, object, maps, counters: vec![0; Reason::COUNT] }
     }
 
+    /// Loads the object by other terms, for packets that come in by one of the two.
+    pub fn load_for(ingress: Ingress, terms: &LeaseTerms) -> Self {
+        Self { ingress, ..Self::load_with(terms) }
+    }
+
     /// Runs a packet through the program that it is for.
     ///
     /// The kernel's clock cannot be set, so all times of the case are moved to where the clock is. It ticks in

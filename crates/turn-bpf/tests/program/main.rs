@@ -2,6 +2,7 @@
 
 mod at_tc;
 mod differential;
+mod joining;
 mod kernel;
 mod limits;
 mod rates;

@@ -7,6 +7,9 @@ use object::{
     SymbolKind,
 };
 
+use turn_datapath::LeaseTerms;
+use turn_testkit::cases::TERMS;
+
 use crate::kernel::{Kernel, with_causes};
 
 /// The verifier gives up at a million. That of 6.1 tells fewer states apart than newer ones, and takes several times as many.
@@ -19,15 +22,25 @@ const CALL: u8 = 0x85;
 #[test]
 fn all_programs_load_well_below_the_verifiers_limits() {
     let mut kernel = Kernel::load();
-    let functions = functions();
     // The others are loaded when they are needed.
     kernel.object.watch_transmissions().unwrap_or_else(|error| panic!("{}", with_causes(&error)));
+    verify(&kernel, "");
+}
+
+/// The verifier takes that code out otherwise.
+#[test]
+fn programs_that_join_calls_load_well_below_the_verifiers_limits() {
+    verify(&Kernel::load_with(&LeaseTerms { joins_until: u64::MAX, ..TERMS }), "_join");
+}
+
+fn verify(kernel: &Kernel, variant: &str) {
+    let functions = functions();
     for (name, info) in kernel.object.loaded() {
         let verified = info.verified_instruction_count().expect("a kernel that counts (5.16)");
         let instructions = info.size_translated().expect("a kernel that says") / 8;
         let deepest = deepest(&functions, name);
         // `cargo xtask vm` reads this.
-        println!("verifier: {name} instructions={instructions} verified={verified} stack={deepest}");
+        println!("verifier: {name}{variant} instructions={instructions} verified={verified} stack={deepest}");
         assert!((1..MOST_VERIFIED).contains(&verified), "{name}: {verified} instructions verified");
         assert!(deepest <= MOST_STACK, "{name}: {deepest} bytes of stack");
         assert_ne!(info.size_jitted(), 0, "{name} is interpreted: net.core.bpf_jit_enable is 0");

@@ -12,7 +12,7 @@ use crate::{Allocation, FiveTuple, Refusal, User};
 
 /// An allocation whose time-to-expiry is not known is believed in for as long as servers should grant at the most
 /// (RFC 8656 section 7.2).
-const LIFETIME: Duration = Duration::from_secs(3600);
+pub(super) const LIFETIME: Duration = Duration::from_secs(3600);
 
 impl Snoop {
     /// A request on a 5-tuple without a known allocation. A ChannelBind may turn out to be one of an older

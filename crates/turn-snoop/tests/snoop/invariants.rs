@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     pending_per_allocation: 3,
     transactions_per_allocation: 12,
     transactions: 20,
+    directions: 4,
 };
 
 #[derive(Clone, Debug)]
@@ -141,6 +142,9 @@ impl Follower {
                 let by_peer = self.by_peer.insert((binding.five_tuple, binding.peer), binding);
                 assert_eq!(by_channel, by_peer, "neither its channel nor its peer is another binding's");
                 assert!(by_channel.is_none_or(|before| before == binding));
+            }
+            Command::Follow(five_tuple) => {
+                assert!(five_tuple.client.port() != 0);
             }
             Command::Unbind(binding, _) => {
                 let by_channel = self.by_channel.remove(&(binding.five_tuple, binding.channel));

@@ -8,6 +8,7 @@ mod attacks;
 mod channel_bind;
 mod claims;
 mod invariants;
+mod joining;
 mod lab;
 mod message;
 mod peers;
