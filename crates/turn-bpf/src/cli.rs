@@ -22,6 +22,7 @@ use turn_bpf::daemon::{self, Options, SESSION_LOG};
 use turn_bpf::doctor;
 use turn_bpf::metrics::server::MetricsAddress;
 
+mod manual;
 mod operate;
 mod sessions;
 
@@ -53,6 +54,11 @@ enum Command {
     Resume(operate::Arguments),
     /// What this machine can do.
     Doctor(DoctorArguments),
+    /// Print what has a shell complete turn-bpf's commands and options.
+    Completions(manual::CompletionsArguments),
+    /// Write the manual pages into a folder, for who makes packages.
+    #[command(hide = true)]
+    Man(manual::ManArguments),
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +173,8 @@ pub fn run() -> ExitCode {
         Command::Pause(arguments) => operate::run(Action::Pause, &arguments),
         Command::Resume(arguments) => operate::run(Action::Resume, &arguments),
         Command::Doctor(arguments) => examine(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::write(&arguments),
     }
 }
 

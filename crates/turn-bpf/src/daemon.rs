@@ -7,6 +7,7 @@ pub mod joining;
 mod metrics;
 mod path_mtu;
 mod redirects;
+mod service_manager;
 mod sessions;
 
 use std::cell::RefCell;
@@ -30,6 +31,7 @@ use self::attached::Attached;
 use self::documents::Documents;
 use self::eager::Ends;
 use self::metrics::Heard;
+use self::service_manager::Watchdog;
 use self::sessions::Listeners;
 use crate::attachment::{AttachError, WantedMode};
 use crate::control::document::InterfaceRow;
@@ -191,6 +193,9 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         }
     };
     tokio::pin!(serve_metrics);
+    let tell_status = service_manager::tell_status(&state);
+    tokio::pin!(tell_status);
+    let mut watchdog = Watchdog::of_environment();
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -227,10 +232,13 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
                 attached::attach_returned(&state, &present).await;
                 state.borrow_mut().take_addresses(addresses);
             }
+            () = watchdog.due() => service_manager::tell(sd_notify::NotifyState::Watchdog),
             never = &mut serve => match never {},
             never = &mut serve_metrics => match never {},
+            never = &mut tell_status => match never {},
         }
     }
+    service_manager::tell(sd_notify::NotifyState::Stopping);
     state.borrow_mut().end_all();
     tracing::info!("detaching");
     Ok(())

@@ -8,13 +8,15 @@ use crate::command::{as_root, find, run};
 type Wanted = (&'static str, &'static [&'static str]);
 
 /// For everything.
-pub const WANTED: [Wanted; 8] = [
+pub const WANTED: [Wanted; 10] = [
     ("turnserver", &["coturn"]),
     ("turnutils_uclient", &["coturn"]),
     ("ethtool", &["ethtool"]),
     ("ip", &["iproute2"]),
     ("nft", &["nftables"]),
     ("tcpdump", &["tcpdump"]),
+    ("setpriv", &["util-linux"]),
+    ("systemd-analyze", &["systemd"]),
     ("cc", &["gcc", "libc6-dev"]),
     ("c++", &["g++"]),
 ];

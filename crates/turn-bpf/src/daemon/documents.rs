@@ -111,7 +111,7 @@ impl Daemon {
     }
 
     /// Who relays a session, and why it is not the kernel alone.
-    fn state(&self, bound: &BoundFlows, now: u64) -> (State, Option<SessionReason>) {
+    pub(super) fn state(&self, bound: &BoundFlows, now: u64) -> (State, Option<SessionReason>) {
         let (outward, inward) = (Some(self.table.client_to_peer(bound)), self.table.peer_to_client(bound));
         let obstacles = [outward, inward].map(|direction| {
             let flow = direction.and_then(|direction| self.table.flow(direction));

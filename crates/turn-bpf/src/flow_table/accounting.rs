@@ -132,6 +132,11 @@ impl<M: FlowMaps> FlowTable<M> {
         armed
     }
 
+    /// The binding with this id, if there still is one.
+    pub fn binding(&self, id: BindingId) -> Option<&BoundFlows> {
+        self.bindings.get(&id)
+    }
+
     /// What all flows have carried, those included that are gone, by the interface that the packets came by (zero: none was
     /// noted) and by course; as of the latest [`sample`](Self::sample) of each.
     pub fn totals(&self) -> impl Iterator<Item = ((u32, Course), Traffic)> {

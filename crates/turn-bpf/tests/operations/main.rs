@@ -1,10 +1,13 @@
 //! What operators see of turn-bpf, count by it, and tell it to do.
 
+mod dashboard;
 mod doctor;
 mod events;
+mod manual;
 mod metrics;
 mod pausing;
 mod rates;
+mod service;
 mod session_log;
 mod sessions;
 mod top;

@@ -19,10 +19,10 @@ use turn_testkit::turn_client::TurnClient;
 
 use crate::{CHANNEL, options};
 
-const PORT: u16 = 9641;
+pub const PORT: u16 = 9641;
 
 /// The body of an HTTP answer inside the server's namespace.
-fn get(offload: &Offload, port: u16, path: &str, accept: &str) -> Option<String> {
+pub fn get(offload: &Offload, port: u16, path: &str, accept: &str) -> Option<String> {
     let ask = || {
         let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).ok()?;
         write!(stream, "GET {path} HTTP/1.0\r\nAccept: {accept}\r\n\r\n").ok()?;
@@ -45,7 +45,7 @@ fn samples(offload: &Offload) -> BTreeMap<String, f64> {
         .collect()
 }
 
-fn traffic(client: &mut TurnClient) -> u64 {
+pub fn traffic(client: &mut TurnClient) -> u64 {
     let traffic = Traffic { stream: 1, sizes: 100..=900, rate: 500, duration: Duration::from_secs(1) };
     let report = traffic.round_trips(&mut Channel { client, number: CHANNEL }).unwrap();
     assert_eq!(report.verify(), Ok(()));
@@ -53,7 +53,7 @@ fn traffic(client: &mut TurnClient) -> u64 {
 }
 
 /// A program of the prometheus package.
-fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/prometheus/usr/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
