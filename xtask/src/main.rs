@@ -33,7 +33,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Install what the other tasks need: Debian packages, the toolchain's source, bpf-linker. Does nothing the second time.
-    Setup,
+    Setup(setup::Arguments),
     /// Show a stock coturn without and with turn-bpf, in a network of its own. About a minute and a half.
     Demo(demo::Arguments),
     /// Run all tests, as root.
@@ -60,7 +60,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
-        Task::Setup => setup::run(),
+        Task::Setup(arguments) => setup::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Conformance(arguments) => conformance::run(&arguments),

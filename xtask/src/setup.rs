@@ -17,9 +17,18 @@ enum Missing {
     Prometheus,
 }
 
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Only what `cargo build` and `cargo install` need: the toolchain's source and bpf-linker.
+    #[arg(long)]
+    to_build: bool,
+}
+
 /// `cargo xtask setup`.
-pub fn run() -> Result<ExitCode> {
-    if ensure()? {
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let is_for_build = |thing: &Missing| matches!(thing, Missing::Source | Missing::Linker);
+    let missing = missing().into_iter().filter(|thing| !arguments.to_build || is_for_build(thing));
+    if install(missing.collect())? {
         eprintln!("setup: done");
     } else {
         eprintln!("setup: everything is there");
@@ -29,7 +38,10 @@ pub fn run() -> Result<ExitCode> {
 
 /// Installs what is missing; whether anything was.
 pub fn ensure() -> Result<bool> {
-    let missing = missing();
+    install(missing())
+}
+
+fn install(missing: Vec<Missing>) -> Result<bool> {
     if missing.is_empty() {
         return Ok(false);
     }

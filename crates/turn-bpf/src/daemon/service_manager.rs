@@ -69,12 +69,13 @@ async fn status_line(state: &Rc<RefCell<Daemon>>) -> String {
     let (ids, now) = (state.borrow().table.ids(), nanoseconds(state.borrow().clock.now()));
     let (mut in_kernel, mut all) = (0_u64, 0_u64);
     for batch in ids.chunks(BATCH) {
-        let daemon = state.borrow();
-        for bound in batch.iter().filter_map(|id| daemon.table.binding(*id)) {
-            all += 1;
-            in_kernel += u64::from(daemon.state(bound, now).0 == State::Kernel);
+        {
+            let daemon = state.borrow();
+            for bound in batch.iter().filter_map(|id| daemon.table.binding(*id)) {
+                all += 1;
+                in_kernel += u64::from(daemon.state(bound, now).0 == State::Kernel);
+            }
         }
-        drop(daemon);
         tokio::task::yield_now().await;
     }
     let interfaces = match state.borrow().attached.len() {
