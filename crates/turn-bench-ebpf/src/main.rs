@@ -6,6 +6,7 @@ mod packet;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::btf_maps::{Array, DevMap, PerCpuArray, ProgramArray};
+use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_bench_ebpf::Template;
@@ -23,6 +24,9 @@ pub static WIRE: DevMap<1> = DevMap::new();
 /// Where the bare redirect goes.
 #[btf_map]
 pub static BARE: DevMap<1> = DevMap::new();
+/// The interface that the bare redirect at TC goes to.
+#[btf_map]
+pub static BARE_TC: Array<u32, 1> = Array::new();
 /// Frames that arrived where they are counted.
 #[btf_map]
 pub static ARRIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
@@ -81,7 +85,17 @@ pub fn bench_count(context: XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// Does nothing, at egress (`TCX_NEXT`).
+/// Redirects at TC, and does nothing else.
+#[classifier]
+pub fn bench_tc_redirect(_context: TcContext) -> i32 {
+    match BARE_TC.get(0) {
+        // SAFETY: the helper only notes where the packet is to go.
+        Some(ifindex) => unsafe { bpf_redirect(*ifindex, 0) as i32 },
+        None => -1,
+    }
+}
+
+/// Does nothing, at TC (`TCX_NEXT`).
 #[classifier]
 pub fn bench_next(_context: TcContext) -> i32 {
     -1

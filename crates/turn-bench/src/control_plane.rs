@@ -77,6 +77,8 @@ fn many(binary: &str, with_daemon: bool, findings: &mut Findings) -> Result<()> 
             at_most: false,
             measured: learned as f64,
             unit: "bindings".to_owned(),
+            why: "the daemon was not given the processor, or control messages were lost (`control_lost`)"
+                .to_owned(),
         });
     }
     Ok(())

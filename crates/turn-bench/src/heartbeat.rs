@@ -67,6 +67,7 @@ pub fn measure(binary: &Path) -> Result<Findings> {
                 at_most: true,
                 measured,
                 unit: "packets".to_owned(),
+                why: "the server was held up for longer than turn-bpf waits for it".to_owned(),
             }));
         }
     }

@@ -39,6 +39,7 @@ pub struct Object {
     measured: ProgramArray<MapData>,
     wire: DevMap<MapData>,
     bare: DevMap<MapData>,
+    bare_tc: Array<MapData, u32>,
     arrived: PerCpuArray<MapData, u64>,
     counted_port: Array<MapData, u32>,
 }
@@ -89,6 +90,7 @@ impl Object {
             measured: map("MEASURED")?.try_into()?,
             wire: map("WIRE")?.try_into()?,
             bare: map("BARE")?.try_into()?,
+            bare_tc: map("BARE_TC")?.try_into()?,
             arrived: map("ARRIVED")?.try_into()?,
             counted_port: map("COUNTED_PORT")?.try_into()?,
             ebpf,
@@ -103,6 +105,11 @@ impl Object {
     /// Where the bare redirect goes: an ifindex in the calling thread's namespace.
     pub fn redirect_to(&mut self, ifindex: u32) -> Result<()> {
         Ok(self.bare.set(0, ifindex, None, 0)?)
+    }
+
+    /// Where the bare redirect at TC goes: an ifindex in the namespace where it is attached.
+    pub fn redirect_at_tc_to(&mut self, ifindex: u32) -> Result<()> {
+        Ok(self.bare_tc.set(0, ifindex, 0)?)
     }
 
     /// How many frames have arrived at [`Bare::Count`].
@@ -126,9 +133,18 @@ impl Object {
         })
     }
 
-    /// The program at egress that does nothing.
+    /// The program at TC that does nothing.
     pub fn next(&mut self) -> Result<&mut SchedClassifier> {
-        Ok(self.ebpf.program_mut("bench_next").context("no bench_next")?.try_into()?)
+        self.classifier("bench_next")
+    }
+
+    /// The program at TC that redirects, by [`Object::redirect_at_tc_to`].
+    pub fn tc_redirect(&mut self) -> Result<&mut SchedClassifier> {
+        self.classifier("bench_tc_redirect")
+    }
+
+    fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
+        Ok(self.ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
     }
 
     /// The file descriptor of a bare program.

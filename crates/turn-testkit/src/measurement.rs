@@ -47,6 +47,9 @@ pub struct Budget {
     pub measured: f64,
     /// Unit of both.
     pub unit: String,
+    /// What stands in the way, where it does not hold.
+    #[serde(default)]
+    pub why: String,
 }
 
 /// The middle of some values, and how far they spread.
@@ -138,8 +141,14 @@ mod tests {
 
     #[test]
     fn a_budget_has_a_direction() {
-        let budget =
-            |at_most, measured| Budget { what: "".into(), limit: 2.0, at_most, measured, unit: "".into() };
+        let budget = |at_most, measured| Budget {
+            what: "".into(),
+            limit: 2.0,
+            at_most,
+            measured,
+            unit: "".into(),
+            why: "".into(),
+        };
         let held = [(true, 2.0), (true, 2.1), (false, 1.9), (false, 2.0)];
         assert_eq!(
             held.map(|(at_most, measured)| budget(at_most, measured).holds()),

@@ -83,12 +83,13 @@ fn render(parts: &[(PartName, Part)]) -> String {
 }
 
 fn row(budget: &Budget) -> String {
-    let Budget { what, limit, at_most, measured, unit } = budget;
+    let Budget { what, limit, at_most, measured, unit, why } = budget;
     let bound = if *at_most { "at most" } else { "at least" };
     let verdict = if budget.holds() {
         "holds".to_owned()
     } else {
-        format!("**missed** by {:.0} %", (measured / limit - 1.0).abs() * 100.0)
+        let because = if why.is_empty() { String::new() } else { format!(": {why}") };
+        format!("**missed** by {:.0} %{because}", (measured / limit - 1.0).abs() * 100.0)
     };
     format!("| {what} | {bound} {} {unit} | {} {unit} | {verdict} |\n", number(*limit), number(*measured))
 }
@@ -159,9 +160,15 @@ mod tests {
 
     #[test]
     fn a_missed_budget_says_by_how_much() {
-        let budget =
-            |measured| Budget { what: "w".into(), limit: 0.8, at_most: false, measured, unit: "u".into() };
-        assert_eq!(row(&budget(0.6)), "| w | at least 0.80 u | 0.60 u | **missed** by 25 % |\n");
+        let budget = |measured| Budget {
+            what: "w".into(),
+            limit: 0.8,
+            at_most: false,
+            measured,
+            unit: "u".into(),
+            why: "y".into(),
+        };
+        assert_eq!(row(&budget(0.6)), "| w | at least 0.80 u | 0.60 u | **missed** by 25 %: y |\n");
         assert_eq!(row(&budget(0.9)), "| w | at least 0.80 u | 0.90 u | holds |\n");
     }
 }

@@ -414,6 +414,7 @@ fn budgets(figures: &[Figure]) -> Vec<Budget> {
             at_most: false,
             measured,
             unit: "times".to_owned(),
+            why: String::new(),
         };
         Some(vec![
             budget(
