@@ -17,6 +17,7 @@ use crate::interop::install;
 use crate::interop::server::Server;
 use crate::{cargo, command, interrupt, release, setup};
 
+mod against;
 mod bars;
 mod document;
 mod load;
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Measure nothing: make the page from the figures that are there.
     #[arg(long)]
     document: bool,
+    /// Measure nothing for the page: compare with this other build's turn-bench, turn by turn, in the parts `program` and `growth`.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     /// Use this turn-bpf, and the turn-bench beside it; neither set up nor build.
     #[arg(long, value_name = "FILE", hide = true)]
     binary: Option<PathBuf>,
@@ -76,6 +80,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return release::run_again_as_root(&turn_bpf);
     }
     let programs = Programs { turn_bench: turn_bpf.with_file_name("turn-bench"), turn_bpf };
+    if let Some(other) = &arguments.against {
+        against::compare(&programs.turn_bench, other, parts, arguments.rounds)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut broken = Vec::new();
     for part in parts {
         interrupt::check()?;
@@ -117,7 +125,7 @@ impl PartName {
 
     fn measure(self, programs: &Programs, rounds: usize) -> Result<Part> {
         if self == Self::Servers {
-            return servers::measure(programs);
+            return servers::measure(programs, rounds);
         }
         let mut command = Command::new(&programs.turn_bench);
         command.args(["--rounds", &rounds.to_string(), "--binary"]).arg(&programs.turn_bpf).arg(self.name());

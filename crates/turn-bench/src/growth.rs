@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use turn_bpf::object::Object as TurnBpf;
 use turn_datapath::LeaseTerms;
 use turn_testkit::cases::subject::Subject;
+use turn_testkit::measurement::Budget;
 
 use crate::Findings;
 use crate::object::{Bare, Object};
@@ -15,6 +16,8 @@ use crate::{processor, rounds};
 
 const FOREVER: LeaseTerms = LeaseTerms { lease: u64::MAX, heartbeat: u64::MAX, rate_cost: 0, joins_until: 0 };
 const COUNTS: [u32; 7] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000];
+/// As many have to be possible.
+const POSSIBLE: u32 = 1_000_000;
 /// The fewest flows that a daemon makes room for by default.
 const FEWEST: u32 = 65_536;
 const PAYLOAD: usize = 200;
@@ -55,6 +58,16 @@ pub fn measure(count: usize) -> Result<Findings> {
             sources.remove(&mut maps);
             Ok(())
         })?);
+        if flows == POSSIBLE {
+            findings.budgets.push(Budget {
+                what: "flows in the map at once, with `--max-flows`".to_owned(),
+                limit: f64::from(POSSIBLE),
+                at_most: false,
+                measured: f64::from(flows),
+                unit: "flows".to_owned(),
+                why: String::new(),
+            });
+        }
     }
     Ok(findings)
 }

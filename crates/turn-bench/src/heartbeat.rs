@@ -19,6 +19,8 @@ const LOADS: [(u32, u32); 5] =
     [(100, 1000), (1000, 10_000), (5000, 100_000), (20_000, 100_000), (50_000, 200_000)];
 /// The rate that the budget is about.
 const BUDGETED: u32 = 5000;
+/// The rates at which the share of heartbeats is a budget: packets apart, and packets that come while the server works.
+const PER_HEARTBEAT: [u32; 2] = [100, BUDGETED];
 
 pub fn measure(binary: &Path) -> Result<Findings> {
     let binary = binary.to_str().context("a path that is no text")?;
@@ -55,6 +57,16 @@ pub fn measure(binary: &Path) -> Result<Findings> {
         add("reordered", "packets", reordered);
         add("went to the server per heartbeat", "per heartbeat", to_server as f64 / heartbeats.max(1) as f64);
         add("reordered per heartbeat", "per heartbeat", reordered / heartbeats.max(1) as f64);
+        if PER_HEARTBEAT.contains(&rate) {
+            findings.budgets.push(Budget {
+                what: format!("packets that go to the server per flow, direction and heartbeat, at {rate} per second"),
+                limit: 1.0,
+                at_most: true,
+                measured: to_server as f64 / heartbeats.max(1) as f64,
+                unit: "packets".to_owned(),
+                why: "those that come before the server has relayed the heartbeat go to it, too, lest they overtake it".to_owned(),
+            });
+        }
         if rate == BUDGETED {
             let faults = [
                 ("lost", lost as f64),

@@ -14,6 +14,7 @@ mod control_plane;
 mod growth;
 mod heartbeat;
 mod interface;
+mod lookups;
 mod object;
 mod offer;
 mod processor;

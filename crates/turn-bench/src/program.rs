@@ -19,7 +19,7 @@ use turn_testkit::role::{CLIENT, CLIENT_V6, PEER, PEER_V6, SERVER, SERVER_V6};
 use crate::Findings;
 use crate::object::{Bare, Frames, LOOPBACK, Object};
 use crate::sources::Sources;
-use crate::{processor, rounds};
+use crate::{lookups, processor, rounds};
 
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
@@ -113,7 +113,7 @@ pub fn measure(count: usize, wanted: &str) -> Result<Findings> {
         within(&figures, "program time, one hot flow, worst of all", ONE_HOT, 150.0),
         within(&figures, "program time, 100000 flows, random keys, worst of all", RANDOM, 300.0),
     ];
-    let budgets = budgets.into_iter().flatten().collect();
+    let budgets = budgets.into_iter().flatten().chain(lookups::budgets(&FOREVER, PAYLOAD)?).collect();
     Ok(Findings { figures, budgets })
 }
 

@@ -48,9 +48,9 @@ impl Order {
 }
 
 impl Outcome {
-    /// The share that did not arrive.
-    pub fn lost(&self) -> f64 {
-        1.0 - self.arrived as f64 / self.sent.max(1) as f64
+    /// The share that arrived.
+    pub fn arrived_share(&self) -> f64 {
+        self.arrived as f64 / self.sent.max(1) as f64
     }
 }
 
