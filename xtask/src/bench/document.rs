@@ -29,6 +29,12 @@ program,chain` measures parts of it anew, `cargo xtask bench --document` only ma
 - **A packet that a program rewrites is written anew** before each run, by a program of the benchmark (`crates/turn-bench-ebpf`) that then
   tail-calls the measured one, or sends the frame out (`BPF_F_TEST_XDP_LIVE_FRAMES`). `BPF_PROG_TEST_RUN` would else feed a program its own
   output, and the kernel recycles live frames with whatever is in them.
+- **A budget counts for the worst of its cases,** which the table names, and by medians.
+- **What a change brings** shows `cargo xtask bench --only program --against FILE`, where FILE is the turn-bench of another build, which has its
+  BPF object in it: both run in turn, and the ratios are taken turn by turn. In single figures of this machine a tenth more or less is nothing.
+
+Not in the table, since no run could break them: the clock is the coarse one (`bpf_ktime_get_coarse_ns`), checksums are updated by arithmetic
+(RFC 1624), and counters are per processor and without atomic instructions. The memory that a flow takes is under \"From one flow to a million\".
 ";
 
 /// Writes `docs/benchmarks.md`.
@@ -110,18 +116,26 @@ fn description(part: PartName) -> &'static str {
         PartName::Program => {
             "`BPF_PROG_TEST_RUN`, 200 bytes of application data, one processor. What is shown is the time of the run less the time of the same run \
              with an empty program; \"writing the frame\" is what was taken off, the empty program included. Undoing a changed length, which the \
-             empty program does not need, is in turn-bpf's figure."
+             empty program does not need, is in turn-bpf's figure. At random keys a packet waits for memory rather than for instructions: for the \
+             bucket of the hash table, for the key, and for the flow. \"not ours\" is what everybody else's packets pay; \"at TC\" by the program for \
+             what comes in at TC, \"leaving\" by the one for what leaves. \"The server's own\" are packets that the server relayed itself, while none of \
+             them is awaited. In \"heartbeat\" every packet is one."
         }
         PartName::Chain => {
             "Live frames on one processor: made in one namespace, sent over a veth pair, received, relayed and sent over another pair by the server's \
-             namespace, received, counted and dropped in a third. Nanoseconds of the processor per packet that arrived, all of it. The bare programs \
-             in turn-bpf's place redirect through a map of devices, or transmit, and do nothing else. \"generator and counter alone\" counts the packets \
-             at the server's interface, without a way through it. Leases do not end and heartbeats are not due here."
+             namespace, received, counted and dropped in a third. Packets that arrived per second of that processor, for all of this. The bare programs \
+             in turn-bpf's place redirect through a map of devices (at TC: by the helper), or transmit, and do nothing else; they are in the same mode \
+             and get the same frames. \"generator and counter alone\" counts the packets at the server's interface, without a way through it. Where \
+             less than 99 % arrived, the share that did is a line of its own. Leases do not end and heartbeats are not due here."
         }
         PartName::Servers => {
             "Ten clients of a server, from each the same share of the offered packets of 200 bytes toward one peer; the last processor makes and counts \
              them. Clients allocate and bind their channels with sockets of their own. What making and counting costs is measured at the same rate without a \
-             server between, and taken off the machine's time. Round trips are of one more client with sockets at both ends."
+             server between, and taken off the machine's time. Three seconds each, from heartbeat to heartbeat. \"All the work\" is the processor time of \
+             the server, turn-bpf, the load, and the kernel threads for softirqs, which run in their time; the whole machine's is what its processors \
+             did not rest. Round trips are of one more client with sockets at both ends. The highest load without loss (one in a thousand) is looked for \
+             step by step, in each round from where it was in the last one; steps are 20 to 50 % apart. It is limited by the generator, too, which shares \
+             the two processors with what it measures."
         }
         PartName::Growth => {
             "So many flows in the map, packets of random ones. Below: how long it takes from a ChannelBind success to the first packet that the kernel \
