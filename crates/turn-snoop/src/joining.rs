@@ -4,12 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::Refusal;
+use crate::{Limits, Refusal};
 
-/// How many different datagrams in a row have to show a direction.
-pub(crate) const PROOFS: usize = 4;
-
-/// Within this time.
+/// Within this time a direction has to be shown.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// For how long nothing is concluded of a direction that was contradicted.
@@ -48,6 +45,7 @@ pub enum CameIn {
 #[derive(Debug)]
 pub(crate) struct Directions {
     limit: usize,
+    proofs: usize,
     by_output: HashMap<Leg, Direction>,
     by_input: HashMap<Leg, Leg>,
     /// In the order in which they were begun, so that nothing is kept for ever.
@@ -64,8 +62,9 @@ struct Direction {
 }
 
 impl Directions {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, by_output: HashMap::new(), by_input: HashMap::new(), begun: VecDeque::new() }
+    pub(crate) fn new(limits: Limits) -> Self {
+        let Limits { directions: limit, proofs, .. } = limits;
+        Self { limit, proofs, by_output: HashMap::new(), by_input: HashMap::new(), begun: VecDeque::new() }
     }
 
     /// Forgets what began too long ago.
@@ -123,15 +122,17 @@ impl Directions {
         if direction.is_blocked {
             return Err(Refusal::ContradictedCall);
         }
-        if direction.fingerprints.len() < PROOFS && !direction.fingerprints.contains(&fingerprint) {
+        if direction.fingerprints.len() < self.proofs && !direction.fingerprints.contains(&fingerprint) {
             direction.fingerprints.push(fingerprint);
         }
-        Ok(direction.is_shown())
+        Ok(direction.fingerprints.len() >= self.proofs)
     }
 
     /// True where the server was seen often enough turning one into the other.
     pub(crate) fn is_shown(&self, input: Leg, output: Leg) -> bool {
-        self.by_output.get(&output).is_some_and(|direction| direction.input == input && direction.is_shown())
+        self.by_output.get(&output).is_some_and(|direction| {
+            direction.input == input && !direction.is_blocked && direction.fingerprints.len() >= self.proofs
+        })
     }
 
     pub(crate) fn forget(&mut self, output: Leg) {
@@ -159,9 +160,5 @@ impl Directions {
 impl Direction {
     fn ends(&self) -> Duration {
         self.began.saturating_add(if self.is_blocked { BLOCKED_FOR } else { WITHIN })
-    }
-
-    fn is_shown(&self) -> bool {
-        !self.is_blocked && self.fingerprints.len() >= PROOFS
     }
 }

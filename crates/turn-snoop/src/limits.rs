@@ -13,6 +13,9 @@ pub struct Limits {
     pub transactions: usize,
     /// Directions of calls that may be older than the snoop.
     pub directions: usize,
+    /// How many different datagrams in a row, with nothing between them that does not fit, have to show one of these. Who knows half of
+    /// what another client is going to send must not hit so many by chance.
+    pub proofs: usize,
 }
 
 impl Default for Limits {
@@ -24,6 +27,7 @@ impl Default for Limits {
             transactions_per_allocation: 512,
             transactions: 262_144,
             directions: 65_536,
+            proofs: 16,
         }
     }
 }

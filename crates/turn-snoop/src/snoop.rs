@@ -52,7 +52,7 @@ impl Snoop {
             allocations: Allocations::new(),
             transactions: Transactions::new(limits),
             strangers: Transactions::new(limits.of_strangers()),
-            directions: Directions::new(limits.directions),
+            directions: Directions::new(limits),
             local_addresses: HashSet::new(),
             binding_count: 0,
             commands: VecDeque::new(),

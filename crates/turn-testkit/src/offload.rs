@@ -192,6 +192,12 @@ impl Offload {
         }
     }
 
+    /// The same with more arguments, from now on.
+    pub fn start_daemon_with(&mut self, arguments: &[&str]) {
+        self.options = self.options.clone().daemon(arguments);
+        self.start_daemon();
+    }
+
     /// Where turn-bpf's control socket is.
     pub fn control(&self) -> PathBuf {
         self.folder.path().join("control.sock")

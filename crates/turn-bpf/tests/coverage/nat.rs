@@ -114,6 +114,35 @@ fn a_peer_that_speaks_first_is_relayed_once_the_private_address_is_known() {
     assert_eq!((row.state.as_str(), row.peer_to_client.packets()), ("mixed", packets));
 }
 
+/// `--join` never hears what the server calls itself.
+#[test]
+fn a_call_in_progress_behind_a_router_that_translates_is_joined() {
+    let mut offload = behind_a_router("native");
+    assert!(offload.take_daemon().stop().unwrap().success());
+    let mut calls: Vec<_> = FAMILY_PAIRS
+        .into_iter()
+        .map(|(client_family, peer_family)| {
+            let mut client = client(&offload, client_family);
+            let relayed = client.allocate(Some(peer_family), None).unwrap().relayed;
+            let echo = offload.echo_of(peer_family);
+            client.channel_bind(CHANNEL, echo.address()).unwrap();
+            (client, peer_family, relayed, echo)
+        })
+        .collect();
+    offload.start_daemon_with(&["--join"]);
+    for (number, (client, peer_family, relayed, _echo)) in calls.iter_mut().enumerate() {
+        let traffic =
+            Traffic { stream: number as u32, sizes: 100..=300, rate: 200, duration: Duration::from_secs(1) };
+        let report = traffic.round_trips(&mut Channel { client, number: CHANNEL }).unwrap();
+        assert_eq!(report.verify(), Ok(()));
+        let row = offload.wait_for_session(client, CHANNEL, |row| row.state == "kernel");
+        let on_wire = SocketAddr::new(offload.lab.addresses(*peer_family).relay, relayed.port());
+        assert_eq!(row.relayed, on_wire);
+        client.channel_bind(CHANNEL, row.peer).unwrap();
+        assert_eq!(offload.session(client, CHANNEL).unwrap().state, "kernel");
+    }
+}
+
 /// Nobody translates: then the peers see the private address, and answer to it.
 #[test]
 fn the_relayed_address_is_learned_from_the_wire() {

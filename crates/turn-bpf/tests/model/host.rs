@@ -21,6 +21,8 @@ use crate::place;
 
 /// Fewer than all bindings could use, so that the map is full now and then.
 const ROOM: usize = 9;
+/// Fewer than usual, since no call of the model lasts long.
+const PROOFS: usize = 4;
 /// Records that the ring buffer holds.
 const RING: usize = 24;
 
@@ -112,7 +114,7 @@ impl Host {
             memory.insert_device(ifindex);
         }
         let maps = Maps { memory: Rc::new(RefCell::new(memory)), is_unsettled: Rc::default() };
-        let mut snoop = Snoop::new(Limits::default());
+        let mut snoop = Snoop::new(Limits { proofs: PROOFS, ..Limits::default() });
         snoop.set_local_addresses(
             place::LISTENERS.iter().map(SocketAddr::ip).chain([place::RELAY, place::RELAY_V6]),
         );

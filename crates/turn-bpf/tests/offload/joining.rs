@@ -235,3 +235,22 @@ fn calls_are_joined_in_every_mode_topology_and_family() {
         }
     }
 }
+
+/// What two clients of one server send to each other over it does not show their relayed transport addresses, so it stays the server's.
+#[test]
+fn a_call_between_two_clients_of_the_server_goes_on() {
+    let mut offload = joining(options()).start_without_daemon();
+    let [mut first, mut second] = [(); 2].map(|()| offload.allocated_client());
+    first.0.channel_bind(CHANNEL, second.1).unwrap();
+    second.0.channel_bind(CHANNEL + 1, first.1).unwrap();
+    offload.start_daemon();
+    for number in 0..200 {
+        first.0.send_channel_data(CHANNEL, &payload(1, number), &[]).unwrap();
+        let came = Channel { client: &mut second.0, number: CHANNEL + 1 }.receive(PATIENCE).unwrap();
+        assert_eq!(came, Some(payload(1, number)));
+        second.0.send_channel_data(CHANNEL + 1, &payload(2, number), &[]).unwrap();
+        let came = Channel { client: &mut first.0, number: CHANNEL }.receive(PATIENCE).unwrap();
+        assert_eq!(came, Some(payload(2, number)));
+    }
+    assert_eq!(offload.sessions(), []);
+}

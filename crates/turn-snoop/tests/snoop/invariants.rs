@@ -21,6 +21,7 @@ const LIMITS: Limits = Limits {
     transactions_per_allocation: 12,
     transactions: 20,
     directions: 4,
+    proofs: 2,
 };
 
 #[derive(Clone, Debug)]
