@@ -40,10 +40,10 @@ pub static STRANGERS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 #[btf_map]
 pub static NOTED: LruHashMap<u64, Noted, 1024> = LruHashMap::new();
 
-/// How long a window of sightings lasts: a power of two, of which the intervals of calls are no divisors.
-const SIGHTING_WINDOW: u64 = 1 << 26;
-/// Sightings that this CPU reports in each window.
-const SIGHTINGS_PER_WINDOW: u64 = 256;
+/// How long a window of sightings lasts, in nanoseconds.
+const SIGHTING_WINDOW: u64 = 1 << 24;
+/// Sightings that this CPU reports in each window: as many as leave room in the ring buffer for what 64 CPUs report at a time.
+const SIGHTINGS_PER_WINDOW: u64 = 192;
 /// When this CPU's present window began, and how many sightings there have been since.
 #[btf_map]
 pub static SIGHTINGS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
