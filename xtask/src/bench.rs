@@ -31,7 +31,7 @@ pub struct Arguments {
     /// Rounds that count; one more is run before them.
     #[arg(long, default_value_t = 6)]
     rounds: usize,
-    /// Measure nothing: make the page from the figures that are there.
+    /// Measure nothing: make the page and its pictures from the figures that are there.
     #[arg(long)]
     document: bool,
     /// Measure nothing for the page: compare with this other build's turn-bench, turn by turn, in the parts `program` and `growth`.
@@ -68,6 +68,11 @@ struct Programs {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     interrupt::catch()?;
     if arguments.document {
+        for name in PartName::value_variants() {
+            if let Some(part) = name.read()? {
+                name.write(&part)?;
+            }
+        }
         document::write()?;
         return Ok(ExitCode::SUCCESS);
     }

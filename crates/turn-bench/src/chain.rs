@@ -278,8 +278,8 @@ fn budgets(figures: &[Figure], cases: &[Case]) -> Vec<Budget> {
             at_most: false,
             measured,
             unit: "share".to_owned(),
-            why: "the bare program reads no byte of the packet, and the whole of a virtual link costs little more than \
-                  turn-bpf's program"
+            why: "the bare program reads no byte of the packet, and a frame's whole way over virtual links is hardly more than \
+                  once or twice the work of turn-bpf's program"
                 .to_owned(),
         })
     };

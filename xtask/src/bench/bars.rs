@@ -8,6 +8,7 @@ const NUMBERS: f64 = 110.0;
 const BAR: f64 = 13.0;
 const GAP: f64 = 9.0;
 const HEAD: f64 = 24.0;
+const LEGEND_LINE: f64 = 16.0;
 const COLOURS: [&str; 8] =
     ["#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#787774", "#cb912f", "#d44c47"];
 
@@ -48,9 +49,13 @@ fn draw_unit(body: &mut String, unit: &str, figures: &[&Figure], mut top: f64) -
     text(body, 10.0, top + 12.0, "bold", unit);
     let mut left = LABELS;
     for (subject, colour) in subjects.iter().zip(COLOURS.iter().cycle()) {
+        let width = 30.0 + 6.2 * subject.len() as f64;
+        if left + width > WIDTH && left > LABELS {
+            (left, top) = (LABELS, top + LEGEND_LINE);
+        }
         rectangle(body, left, top + 3.0, 10.0, 10.0, colour);
         text(body, left + 14.0, top + 12.0, "normal", subject);
-        left += 30.0 + 6.2 * subject.len() as f64;
+        left += width;
     }
     top += HEAD;
     for case in cases {
