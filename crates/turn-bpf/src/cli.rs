@@ -19,9 +19,10 @@ use turn_bpf::control::event::Event;
 use turn_bpf::control::server::Action;
 use turn_bpf::control::table::{self, Colours};
 use turn_bpf::daemon::{self, Options, SESSION_LOG};
-use turn_bpf::doctor;
+use turn_bpf::doctor::wants_colour;
 use turn_bpf::metrics::server::MetricsAddress;
 
+mod doctor;
 mod manual;
 mod operate;
 mod sessions;
@@ -52,8 +53,8 @@ enum Command {
     Pause(operate::Arguments),
     /// End what `pause` began.
     Resume(operate::Arguments),
-    /// What this machine can do.
-    Doctor(DoctorArguments),
+    /// What this machine can do; or, with --probe, whether calls through a server work.
+    Doctor(doctor::Arguments),
     /// Print what has a shell complete turn-bpf's commands and options.
     Completions(manual::CompletionsArguments),
     /// Write the manual pages into a folder, for who makes packages.
@@ -148,19 +149,6 @@ struct TopArguments {
     control: PathBuf,
 }
 
-#[derive(Debug, Args)]
-struct DoctorArguments {
-    /// Interfaces to look at.
-    #[arg(required_unless_present = "coturn_config", value_name = "IFACE")]
-    interfaces: Vec<String>,
-    /// A configuration of coturn: what of it does not hold for what is relayed in the kernel.
-    #[arg(long, value_name = "FILE")]
-    coturn_config: Option<PathBuf>,
-    /// Print a JSON document.
-    #[arg(long)]
-    json: bool,
-}
-
 /// Does what the command line says.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
@@ -172,7 +160,7 @@ pub fn run() -> ExitCode {
         Command::Evict(arguments) => operate::run(Action::Evict, &arguments),
         Command::Pause(arguments) => operate::run(Action::Pause, &arguments),
         Command::Resume(arguments) => operate::run(Action::Resume, &arguments),
-        Command::Doctor(arguments) => examine(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man(arguments) => manual::write(&arguments),
     }
@@ -224,7 +212,7 @@ fn query(arguments: &QueryArguments) -> ExitCode {
     let text = if arguments.json {
         client::fetch_json(&arguments.control, StatusDocument::PATH)
     } else {
-        let colours = if doctor::wants_colour() { Colours::Yes } else { Colours::No };
+        let colours = if wants_colour() { Colours::Yes } else { Colours::No };
         client::fetch(&arguments.control).map(|document| table::status(&document, colours))
     };
     match text {
@@ -239,7 +227,7 @@ fn top(arguments: &TopArguments) -> ExitCode {
             writeln!(std::io::stderr(), "turn-bpf: top needs a terminal; try `turn-bpf sessions --watch`");
         return ExitCode::FAILURE;
     }
-    let colours = if doctor::wants_colour() { Colours::Yes } else { Colours::No };
+    let colours = if wants_colour() { Colours::Yes } else { Colours::No };
     match turn_bpf::top::run(&arguments.control, arguments.interval.max(SHORTEST_INTERVAL), colours) {
         Ok(()) => ExitCode::SUCCESS,
         Err(turn_bpf::top::TopError::Daemon(error)) => fail_to_ask(&error),
@@ -315,21 +303,5 @@ fn start_log(format: LogFormat, level: LogLevel, with_sessions: bool) {
     match format {
         LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).init(),
         LogFormat::Json => registry.with(lines.json()).init(),
-    }
-}
-
-fn examine(arguments: &DoctorArguments) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error),
-    };
-    let coturn = arguments.coturn_config.as_deref().map(doctor::CoturnConfig::read);
-    match runtime.block_on(doctor::examine(&arguments.interfaces, coturn)) {
-        Ok(report) => {
-            let text = if arguments.json { report.json() } else { report.table(doctor::wants_colour()) };
-            print(&text);
-            ExitCode::from(report.exit_code())
-        }
-        Err(error) => fail(&error),
     }
 }

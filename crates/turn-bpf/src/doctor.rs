@@ -6,20 +6,33 @@
 mod checks;
 mod coturn;
 mod facts;
+pub mod probe;
 mod report;
 
 pub use coturn::CoturnConfig;
-pub use facts::{Facts, InterfaceFacts, Jit};
-pub use report::{Check, Outcome, Report, wants_colour};
+pub use facts::{Facts, InterfaceFacts, Jit, footprint};
+pub use report::{Check, Group, Outcome, Report, wants_colour};
 
 use std::io;
 
 use crate::{interfaces, xdp_features};
 
-/// Examines the machine, the interfaces with these names, and coturn's configuration.
-pub async fn examine(names: &[String], coturn: Option<CoturnConfig>) -> Result<Report, Error> {
-    let facts = Facts::gather(names).await?;
-    Ok(judge(&Facts { coturn, ..facts }))
+/// What is to be examined.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The names of interfaces.
+    pub interfaces: Vec<String>,
+    /// coturn's configuration. Without it that of the server that runs.
+    pub coturn: Option<CoturnConfig>,
+    /// The server's port, where it is neither the usual one nor in the configuration.
+    pub port: Option<u16>,
+    /// As many flows as there are to be at a time.
+    pub max_flows: u32,
+}
+
+/// Examines the machine, interfaces, and what is known of the server.
+pub async fn examine(subject: &Subject) -> Result<Report, Error> {
+    Ok(judge(&Facts::gather(subject).await?))
 }
 
 /// What the facts mean.

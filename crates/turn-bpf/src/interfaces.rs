@@ -70,6 +70,8 @@ pub struct Interface {
     /// The index, in this namespace, of the interface that it is the other end of or on top of: a veth's other end, a
     /// VLAN's device. `None` also if that one is in another namespace.
     pub lower_ifindex: Option<u32>,
+    /// The index of the bond, bridge or VRF that it is a port of.
+    pub master_ifindex: Option<u32>,
     /// The XDP program that is attached to it.
     pub xdp: Option<AttachedXdp>,
 }
@@ -166,6 +168,7 @@ impl Interface {
             is_ethernet: matches!(device_type, ARPHRD_ETHER | ARPHRD_LOOPBACK),
             kind: None,
             lower_ifindex: None,
+            master_ifindex: None,
             xdp: None,
         };
         let mut is_lower_elsewhere = false;
@@ -175,6 +178,7 @@ impl Interface {
                 IFLA_MTU => interface.mtu = number(value)?,
                 IFLA_ADDRESS => interface.mac = value.try_into().ok(),
                 IFLA_LINK => interface.lower_ifindex = number(value),
+                IFLA_MASTER => interface.master_ifindex = number(value),
                 IFLA_LINK_NETNSID => is_lower_elsewhere = true,
                 IFLA_LINKINFO => interface.kind = parse_kind(value),
                 IFLA_XDP => interface.xdp = AttachedXdp::parse(value),
@@ -241,6 +245,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;

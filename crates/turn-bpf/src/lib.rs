@@ -7,6 +7,7 @@ pub mod control;
 pub mod daemon;
 pub mod doctor;
 pub mod flow_table;
+pub mod generic_netlink;
 pub mod host;
 pub mod interfaces;
 pub mod kernel_clock;

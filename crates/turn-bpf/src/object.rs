@@ -26,7 +26,7 @@ pub const INGRESS_PROGRAM: &str = crate::host::OUR_TC_PROGRAM;
 pub const EGRESS_PROGRAM: &str = "turn_bpf_egress";
 
 /// A client that is displaced has its Refresh to zero go unnoticed until its leases run out.
-const FEWEST_CLIENTS: u32 = 4096;
+pub const FEWEST_CLIENTS: u32 = 4096;
 
 /// Datagrams that came in and are remembered while calls are looked for that are older than turn-bpf: what a busy host gets within some
 /// tenths of a second.

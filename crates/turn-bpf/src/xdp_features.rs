@@ -1,10 +1,11 @@
 //! What an interface's driver can do with XDP, as the kernel tells it by the `netdev` generic netlink family.
 
-use std::{fmt, io};
+use std::fmt;
 
 use netlink_sys::protocols::NETLINK_GENERIC;
 
-use crate::netlink::{self, Message, Socket, attribute, attributes, number};
+use crate::generic_netlink::{family_id, request, value_of};
+use crate::netlink::{self, Message, Socket, attribute, number};
 
 /// Asks what the driver of the interface with this index can do. `None` from a kernel that does not tell, which is any
 /// before 6.3.
@@ -80,29 +81,10 @@ pub struct Error {
 }
 
 async fn read(socket: &Socket, ifindex: u32) -> Result<Option<XdpFeatures>, netlink::Error> {
-    let Some(netdev) = family_id(socket).await? else { return Ok(None) };
+    let Some(netdev) = family_id(socket, "netdev").await? else { return Ok(None) };
     let wanted = attribute(NETDEV_A_DEV_IFINDEX, &ifindex.to_ne_bytes());
-    let answer = socket.ask(netdev, &generic(NETDEV_CMD_DEV_GET, NETDEV_FAMILY_VERSION, &wanted)).await?;
+    let answer = socket.ask(netdev, &request(NETDEV_CMD_DEV_GET, NETDEV_FAMILY_VERSION, &wanted)).await?;
     Ok(answer.iter().find_map(parse_features))
-}
-
-/// The number that this kernel has given the family. `None` if it has no such family.
-async fn family_id(socket: &Socket) -> Result<Option<u16>, netlink::Error> {
-    let wanted = attribute(CTRL_ATTR_FAMILY_NAME, b"netdev\0");
-    match socket.ask(GENL_ID_CTRL, &generic(CTRL_CMD_GETFAMILY, CTRL_VERSION, &wanted)).await {
-        Ok(answer) => Ok(answer.iter().find_map(parse_family_id)),
-        Err(netlink::Error::Refused(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A `genlmsghdr` and its attributes.
-fn generic(command: u8, version: u8, attributes: &[u8]) -> Vec<u8> {
-    [&[command, version, 0, 0], attributes].concat()
-}
-
-fn parse_family_id(message: &Message) -> Option<u16> {
-    Some(u16::from_ne_bytes(*value_of(message, CTRL_ATTR_FAMILY_ID)?.first_chunk()?))
 }
 
 /// The features are a u64. Kernels send small ones as u32 where the family's specification says `uint`.
@@ -111,19 +93,6 @@ fn parse_features(message: &Message) -> Option<XdpFeatures> {
     let wide = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
     wide.or_else(|| number(value).map(u64::from)).map(XdpFeatures)
 }
-
-fn value_of(message: &Message, wanted: u16) -> Option<&[u8]> {
-    let attributes_at = message.body.get(GENL_HEADER_LEN..)?;
-    attributes(attributes_at).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
-}
-
-// include/uapi/linux/genetlink.h
-const GENL_HEADER_LEN: usize = 4;
-const GENL_ID_CTRL: u16 = 16;
-const CTRL_VERSION: u8 = 2;
-const CTRL_CMD_GETFAMILY: u8 = 3;
-const CTRL_ATTR_FAMILY_ID: u16 = 1;
-const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
 // include/uapi/linux/netdev.h
 const NETDEV_FAMILY_VERSION: u8 = 1;
@@ -140,14 +109,14 @@ mod tests {
     fn features_are_read_from_an_answer() {
         let features = attribute(NETDEV_A_DEV_XDP_FEATURES, &0x23_u64.to_ne_bytes());
         let ifindex = attribute(NETDEV_A_DEV_IFINDEX, &4_u32.to_ne_bytes());
-        let body = generic(NETDEV_CMD_DEV_GET, NETDEV_FAMILY_VERSION, &[ifindex.clone(), features].concat());
+        let body = request(NETDEV_CMD_DEV_GET, NETDEV_FAMILY_VERSION, &[ifindex.clone(), features].concat());
         let read = parse_features(&Message { kind: 30, body }).unwrap();
         assert!(read.has_native());
         assert!(!read.can_transmit_redirected());
         assert!(read.contains(XdpFeatures::RX_SG));
         assert_eq!(read.to_string(), "basic redirect rx-sg");
 
-        let body = generic(NETDEV_CMD_DEV_GET, NETDEV_FAMILY_VERSION, &ifindex);
+        let body = request(NETDEV_CMD_DEV_GET, NETDEV_FAMILY_VERSION, &ifindex);
         assert_eq!(parse_features(&Message { kind: 30, body }), None);
         assert_eq!(XdpFeatures::default().to_string(), "none");
     }

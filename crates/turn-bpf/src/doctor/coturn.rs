@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
-use super::Check;
+use super::{Check, Group};
 
 /// A configuration, or why there is none.
 #[derive(Debug, Clone)]
@@ -21,9 +23,55 @@ impl CoturnConfig {
         Self { path: path.display().to_string(), options }
     }
 
-    /// Judges it.
-    pub(super) fn checks(&self) -> Vec<Check> {
-        let check = Check::of("config", SUBJECT);
+    /// Reads what a running turnserver was started with. None where it was started without a file, or is something else.
+    pub fn of_process(pid: u32) -> Option<Self> {
+        let text = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<_> = text.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        let (program, arguments) = words.split_first()?;
+        if !program.ends_with("turnserver") {
+            return None;
+        }
+        let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
+        let given = from_arguments(&arguments);
+        // It may live in another mount namespace than we do.
+        let in_its_root = |path: &Path| {
+            Path::new("/proc").join(pid.to_string()).join(match path.strip_prefix("/") {
+                Ok(below) => Path::new("root").join(below),
+                Err(_) => Path::new("cwd").join(path),
+            })
+        };
+        let named = given.get("config").map(PathBuf::from);
+        let has_none = arguments.contains(&"-n");
+        let usual = || USUAL_PLACES.iter().map(PathBuf::from).find(|path| in_its_root(path).exists());
+        let file = named.or_else(usual).filter(|_| !has_none);
+        let path = match &file {
+            Some(file) => format!("{} and the command line of pid {pid}", file.display()),
+            None => format!("the command line of pid {pid}"),
+        };
+        let read = file.map_or(Ok(String::new()), |file| fs::read_to_string(in_its_root(&file)));
+        let options = read.map(|text| {
+            let mut options = parse(&text);
+            options.extend(given);
+            options
+        });
+        Some(Self { path, options: options.map_err(|error| error.to_string()) })
+    }
+
+    /// Where it listens by UDP.
+    pub fn port(&self) -> Option<u16> {
+        Options(self.options.as_ref().ok()?).text("listening-port")?.parse().ok()
+    }
+
+    /// Ports that it relays on.
+    pub fn relay_ports(&self) -> Option<RangeInclusive<u16>> {
+        let options = Options(self.options.as_ref().ok()?);
+        let port = |name| options.text(name).and_then(|text| text.parse().ok());
+        Some(port("min-port").unwrap_or(49_152)..=port("max-port").unwrap_or(65_535))
+    }
+
+    /// Judges it. `addresses` are this host's.
+    pub(super) fn checks(&self, addresses: &[IpAddr]) -> Vec<Check> {
+        let check = Group::Server.check("config", SUBJECT);
         let options = match &self.options {
             Ok(options) => Options(options),
             Err(error) => {
@@ -45,6 +93,7 @@ impl CoturnConfig {
             multiplex_peer(&options),
             mobility(&options),
             listeners(&options),
+            external_ip(&options, addresses),
         ]
     }
 }
@@ -60,6 +109,26 @@ fn parse(text: &str) -> HashMap<String, String> {
         (name.trim_start_matches('-').to_owned(), value.trim_matches('"').to_owned())
     });
     options.collect()
+}
+
+/// What a command line says, by the options' long names. Of the short ones those that matter here.
+fn from_arguments(arguments: &[&str]) -> HashMap<String, String> {
+    let mut options = HashMap::new();
+    let mut words = arguments.iter().copied().peekable();
+    while let Some(word) = words.next() {
+        let Some(name) = word.strip_prefix("--").or_else(|| {
+            let (_, long) = SHORT_OPTIONS.iter().find(|(short, _)| *short == word)?;
+            Some(long)
+        }) else {
+            continue;
+        };
+        let (name, value) = match name.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => (name, words.next_if(|next| !next.starts_with('-')).unwrap_or_default().to_owned()),
+        };
+        options.insert(name.to_owned(), value);
+    }
+    options
 }
 
 struct Options<'a>(&'a HashMap<String, String>);
@@ -81,7 +150,7 @@ impl Options<'_> {
 }
 
 fn max_bps(options: &Options<'_>) -> Check {
-    let check = Check::of("max_bps", SUBJECT);
+    let check = Group::Server.check("max_bps", SUBJECT);
     match options.rate("max-bps") {
         None => check.pass("no limit for each session"),
         Some(rate) => check.warn(
@@ -92,7 +161,7 @@ fn max_bps(options: &Options<'_>) -> Check {
 }
 
 fn bps_capacity(options: &Options<'_>) -> Check {
-    let check = Check::of("bps_capacity", SUBJECT);
+    let check = Group::Server.check("bps_capacity", SUBJECT);
     match options.rate("bps-capacity") {
         None => check.pass("no limit for all sessions together"),
         Some(rate) => check.warn(
@@ -106,7 +175,7 @@ fn bps_capacity(options: &Options<'_>) -> Check {
 }
 
 fn multiplex_peer(options: &Options<'_>) -> Check {
-    let check = Check::of("multiplex_peer", SUBJECT);
+    let check = Group::Server.check("multiplex_peer", SUBJECT);
     match options.is_on("multiplex-peer") {
         false => check.pass("each session has a relay socket of its own"),
         true => check.warn(
@@ -118,7 +187,7 @@ fn multiplex_peer(options: &Options<'_>) -> Check {
 }
 
 fn mobility(options: &Options<'_>) -> Check {
-    let check = Check::of("mobility", SUBJECT);
+    let check = Group::Server.check("mobility", SUBJECT);
     match options.is_on("mobility") {
         false => check.pass("clients stay where they are"),
         true => check.warn(
@@ -129,7 +198,7 @@ fn mobility(options: &Options<'_>) -> Check {
 }
 
 fn listeners(options: &Options<'_>) -> Check {
-    let check = Check::of("listeners", SUBJECT);
+    let check = Group::Server.check("listeners", SUBJECT);
     let off = ["no-udp", "no-udp-relay"].into_iter().find(|option| options.is_on(option));
     match off {
         None => {
@@ -142,7 +211,33 @@ fn listeners(options: &Options<'_>) -> Check {
     }
 }
 
+/// turn-bpf goes by the addresses on the wire, whatever the server tells its clients. But what it tells them has to lead here.
+fn external_ip(options: &Options<'_>, addresses: &[IpAddr]) -> Check {
+    let check = Group::Server.check("external_ip", SUBJECT);
+    let Some(value) = options.text("external-ip") else {
+        return check.pass("clients are told addresses of this host");
+    };
+    let (public, private) = value.split_once('/').unwrap_or((value, ""));
+    match private.parse::<IpAddr>() {
+        Ok(private) if !addresses.contains(&private) => check.warn(
+            format!("external-ip={value}: {private} is no address of this network namespace, so that the mapping does nothing"),
+            format!("external-ip={public}/ADDRESS, with one that ip address shows"),
+        ),
+        _ => check.pass(format!("external-ip={value}: clients are told that; turn-bpf goes by the addresses on the wire")),
+    }
+}
+
 const SUBJECT: &str = "coturn";
+/// Where coturn looks, from the Debian package and from its own build.
+const USUAL_PLACES: [&str; 3] =
+    ["/etc/turnserver.conf", "/etc/coturn/turnserver.conf", "/usr/local/etc/turnserver.conf"];
+const SHORT_OPTIONS: [(&str, &str); 5] = [
+    ("-c", "config"),
+    ("-p", "listening-port"),
+    ("-X", "external-ip"),
+    ("-s", "max-bps"),
+    ("-B", "bps-capacity"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -151,7 +246,8 @@ mod tests {
     use Outcome::{Fail, Pass, Warn};
 
     fn checks(text: &str) -> Vec<Check> {
-        CoturnConfig { path: "/etc/turnserver.conf".into(), options: Ok(parse(text)) }.checks()
+        let addresses = ["198.18.1.1".parse().unwrap()];
+        CoturnConfig { path: "/etc/turnserver.conf".into(), options: Ok(parse(text)) }.checks(&addresses)
     }
 
     #[test]
@@ -173,6 +269,12 @@ mod tests {
             ("multiplex-peer", "multiplex_peer", "one lease later", "--lease"),
             ("mobility=true", "mobility", "left to the server", "take out mobility"),
             ("  no-udp  ", "listeners", "nothing will be", "take out no-udp"),
+            (
+                "external-ip=203.0.113.1/10.0.0.7",
+                "external_ip",
+                "10.0.0.7 is no address",
+                "external-ip=203.0.113.1/",
+            ),
             ("no-udp-relay=1", "listeners", "nothing will be", "take out no-udp-relay"),
         ];
         for (text, id, detail, mend) in cases {
@@ -188,8 +290,32 @@ mod tests {
             );
         }
         assert!(
-            checks("no-udp=false\nmobility=0\nmultiplex-peer=off").iter().all(|check| check.result == Pass)
+            checks("no-udp=false\nmobility=0\nmultiplex-peer=off\nexternal-ip=203.0.113.1/198.18.1.1")
+                .iter()
+                .all(|check| check.result == Pass)
         );
+    }
+
+    #[test]
+    fn a_command_line_says_the_same() {
+        let arguments = [
+            "-n",
+            "-a",
+            "--max-bps=650000",
+            "-p",
+            "5000",
+            "-L",
+            "198.18.1.1",
+            "--multiplex-peer",
+            "--min-port",
+            "60000",
+        ];
+        let config = CoturnConfig { path: String::new(), options: Ok(from_arguments(&arguments)) };
+        assert_eq!((config.port(), config.relay_ports()), (Some(5000), Some(60_000..=65_535)));
+        let warnings: Vec<_> = config.checks(&[]).into_iter().filter(|check| check.result == Warn).collect();
+        let ids: Vec<_> = warnings.iter().map(|check| check.id).collect();
+        assert_eq!(ids, ["max_bps", "multiplex_peer"]);
+        assert_eq!(CoturnConfig::of_process(std::process::id()).map(|config| config.path), None, "a test");
     }
 
     #[test]
@@ -199,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_a_failure() {
-        let checks = CoturnConfig::read(Path::new("/nowhere/turnserver.conf")).checks();
+        let checks = CoturnConfig::read(Path::new("/nowhere/turnserver.conf")).checks(&[]);
         let [check] = &checks[..] else { panic!("{checks:#?}") };
         assert_eq!(check.result, Fail);
         assert!(check.detail.starts_with("cannot read /nowhere/turnserver.conf: "), "{}", check.detail);

@@ -20,6 +20,8 @@ pub struct Report {
 /// The outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
+    /// What it is about.
+    pub group: Group,
     /// Its name, which does not change.
     pub id: &'static str,
     /// What was examined: `host`, or an interface's name.
@@ -30,6 +32,24 @@ pub struct Check {
     pub detail: String,
     /// What to do, often a command.
     pub mend: Option<String>,
+}
+
+/// What checks are about, in the order in which they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Group {
+    /// The kernel, and what it has been given.
+    Kernel,
+    /// What this process may do.
+    Privileges,
+    /// Interfaces and their drivers.
+    Interface,
+    /// What others have attached to them.
+    Coexistence,
+    /// The TURN server.
+    Server,
+    /// What the server's packets pass, and those that the kernel relays do not.
+    Firewall,
 }
 
 /// How a check ended.
@@ -47,7 +67,8 @@ pub enum Outcome {
 }
 
 impl Report {
-    pub(super) fn new(checks: Vec<Check>) -> Self {
+    pub(super) fn new(mut checks: Vec<Check>) -> Self {
+        checks.sort_by_key(|check| check.group);
         Self { schema: 1, checks }
     }
 
@@ -80,8 +101,26 @@ impl Report {
             ]);
         }
         let lines = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned());
-        let lines = lines.map(|line| if coloured { with_colour(&line) } else { line });
+        let lines = self.with_headings(lines);
+        let lines = lines.into_iter().map(|line| if coloured { with_colour(&line) } else { line });
         format!("{}\n\n{}\n", lines.collect::<Vec<_>>().join("\n"), self.summary())
+    }
+
+    /// Puts a heading before the first line of each group. Only the first line of a check has no space in front.
+    fn with_headings(&self, lines: impl Iterator<Item = String>) -> Vec<String> {
+        let mut headed = Vec::new();
+        let (mut checks, mut group) = (self.checks.iter(), None);
+        for (number, line) in lines.enumerate() {
+            if number > 0 && !line.starts_with(' ') {
+                let next = checks.next().map(|check| check.group);
+                if let Some(heading) = next.filter(|next| group != Some(*next)) {
+                    headed.extend([String::new(), format!("{heading:?}")]);
+                }
+                group = next;
+            }
+            headed.push(line);
+        }
+        headed
     }
 
     fn summary(&self) -> String {
@@ -92,17 +131,6 @@ impl Report {
 }
 
 impl Check {
-    /// A check of an interface, not made yet.
-    pub(super) fn of(id: &'static str, interface: &str) -> Self {
-        let subject = interface.to_owned();
-        Self { id, subject, result: Outcome::Skip, detail: String::new(), mend: None }
-    }
-
-    /// A check of the machine, not made yet.
-    pub(super) fn of_host(id: &'static str) -> Self {
-        Self::of(id, "host")
-    }
-
     pub(super) fn pass(self, detail: impl Into<String>) -> Self {
         Self { result: Outcome::Pass, detail: detail.into(), ..self }
     }
@@ -122,6 +150,19 @@ impl Check {
 
     pub(super) fn fail(self, detail: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { result: Outcome::Fail, detail: detail.into(), mend: Some(mend.into()), ..self }
+    }
+}
+
+impl Group {
+    /// A check of something by this name, not made yet.
+    pub(super) fn check(self, id: &'static str, subject: &str) -> Check {
+        let subject = subject.to_owned();
+        Check { group: self, id, subject, result: Outcome::Skip, detail: String::new(), mend: None }
+    }
+
+    /// A check of the machine, not made yet.
+    pub(super) fn check_host(self, id: &'static str) -> Check {
+        self.check(id, "host")
     }
 }
 
@@ -178,8 +219,8 @@ mod tests {
     fn the_json_has_the_keys_of_the_contract() {
         let expected = concat!(
             r#"{"schema":1,"checks":["#,
-            r#"{"id":"btf","subject":"host","result":"PASS","detail":"is there","mend":null},"#,
-            r#"{"id":"up","subject":"eth0","result":"FAIL","detail":"is down","mend":"ip link set dev eth0 up"}]}"#
+            r#"{"group":"kernel","id":"btf","subject":"host","result":"PASS","detail":"is there","mend":null},"#,
+            r#"{"group":"interface","id":"up","subject":"eth0","result":"FAIL","detail":"is down","mend":"ip link set dev eth0 up"}]}"#
         );
         assert_eq!(report().json(), expected);
     }
@@ -188,7 +229,11 @@ mod tests {
     fn the_table_gives_the_mend_below_the_detail() {
         let expected = "\
 RESULT  SUBJECT  CHECK  DETAIL
+
+Kernel
 PASS    host     btf    is there
+
+Interface
 FAIL    eth0     up     is down
                         mend: ip link set dev eth0 up
 
@@ -209,13 +254,13 @@ FAIL    eth0     up     is down
     #[test]
     fn only_a_failure_is_a_failure() {
         assert_eq!(report().exit_code(), 1);
-        let check = || Check::of("mtu", "eth0");
+        let check = || Group::Interface.check("mtu", "eth0");
         let others = vec![check().pass(""), check().warn("", ""), check().skip("")];
         assert_eq!(Report::new(others).exit_code(), 0);
     }
 
     fn report() -> Report {
-        let down = Check::of("up", "eth0").fail("is down", "ip link set dev eth0 up");
-        Report::new(vec![Check::of_host("btf").pass("is there"), down])
+        let down = Group::Interface.check("up", "eth0").fail("is down", "ip link set dev eth0 up");
+        Report::new(vec![down, Group::Kernel.check_host("btf").pass("is there")])
     }
 }

@@ -29,6 +29,7 @@ fn a_link_is_read_from_its_message() {
         is_ethernet: true,
         kind: Some("veth".into()),
         lower_ifindex: Some(8),
+        master_ifindex: None,
         xdp: Some(AttachedXdp { mode: AttachedMode::Native, program_id: 37 }),
     };
     assert_eq!(Interface::parse(&body.concat()), Some(expected));

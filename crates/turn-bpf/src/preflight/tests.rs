@@ -179,6 +179,7 @@ fn facts() -> Facts {
         is_ethernet: true,
         kind: kind.map(str::to_owned),
         lower_ifindex: None,
+        master_ifindex: None,
         xdp: None,
     };
     let native = XdpFeatures(XdpFeatures::BASIC.0 | XdpFeatures::REDIRECT.0);

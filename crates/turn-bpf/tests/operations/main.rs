@@ -6,6 +6,7 @@ mod events;
 mod manual;
 mod metrics;
 mod pausing;
+mod probe;
 mod rates;
 mod service;
 mod session_log;

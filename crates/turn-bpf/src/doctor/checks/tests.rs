@@ -1,20 +1,32 @@
-use super::{super::Outcome, *};
+mod network;
+mod settings;
+
+use super::super::facts::{
+    BpfFilesystem, Channels, Device, Firewall, Free, Hook, InterfaceFacts, Jit, Listener, Memory, Network,
+    Rule, Server, Tracking,
+};
+use super::super::{Outcome, judge};
+use super::*;
 use crate::{
-    host::{KernelRelease, LoadedProgram, OUR_XDP_PROGRAM, Privileges},
-    interfaces::AttachedXdp,
+    host::{KernelRelease, LoadedProgram, OUR_XDP_PROGRAM, Privileges, Process},
+    interfaces::{AttachedMode, AttachedXdp, Interface, UnknownInterface},
     xdp_features::XdpFeatures,
 };
 use Outcome::{Fail, Pass, Skip, Warn};
 
 #[test]
 fn a_machine_on_which_all_is_well() {
-    let checks = all(&machine());
+    let checks = judge(&machine()).checks;
     assert!(checks.iter().all(|check| check.result == Pass && check.mend.is_none()), "{checks:#?}");
     let ids: Vec<_> = checks.iter().map(|check| (check.subject.as_str(), check.id)).collect();
     let expected = [
         ("host", "kernel_version"),
         ("host", "btf"),
         ("host", "jit"),
+        ("host", "lockdown"),
+        ("host", "memory"),
+        ("host", "socket_reports"),
+        ("host", "bpf_filesystem"),
         ("host", "privileges"),
         ("eth0", "exists"),
         ("eth0", "up"),
@@ -23,16 +35,65 @@ fn a_machine_on_which_all_is_well() {
         ("eth0", "native_xdp"),
         ("eth0", "redirect_target"),
         ("eth0", "mtu"),
-        ("eth0", "xdp_program"),
+        ("eth0", "queues"),
+        ("eth0", "hardware_merging"),
+        ("eth0", "merged_datagrams"),
+        ("eth0", "vlan_stripping"),
+        ("eth0", "ports"),
+        ("eth0", "gateway"),
         ("eth0", "mode"),
+        ("eth0", "xdp_program"),
+        ("eth0", "tc_ingress"),
+        ("eth0", "tc_egress"),
+        ("server", "server"),
+        ("host", "rules"),
+        ("host", "connection_tracking"),
+        ("eth0", "rp_filter"),
     ];
     assert_eq!(ids, expected);
+}
+
+/// All checks of an interface that is the only one named.
+fn of_interface(facts: &InterfaceFacts) -> Vec<Check> {
+    all(&Facts { named: vec![Ok(facts.clone())], ..machine() })
 }
 
 #[test]
 fn checks_of_the_machine() {
     type Change = fn(&mut Facts);
-    let cases: [(&str, Change, Outcome, &str, Option<&str>); 11] = [
+    let cases: [(&str, Change, Outcome, &str, Option<&str>); 19] = [
+        ("lockdown", |f| f.lockdown = None, Pass, "none", None),
+        ("lockdown", |f| f.lockdown = Some("confidentiality".into()), Warn, "throw away", Some("integrity")),
+        ("memory", |f| f.memory.free = None, Skip, "cannot be told", None),
+        (
+            "memory",
+            |f| f.memory.free = Some(Free { bytes: 32 << 20, of: "the cgroup x".into() }),
+            Warn,
+            "the maps take 64 MiB for --max-flows 65536, but the cgroup x has 32 MiB left",
+            Some("--max-flows 16384"),
+        ),
+        (
+            "socket_reports",
+            |f| f.server.sockets_are_told = false,
+            Warn,
+            "one lease later",
+            Some("modprobe udp_diag"),
+        ),
+        ("server", |f| f.server.sockets_are_told = false, Skip, "does not tell", None),
+        (
+            "bpf_filesystem",
+            |f| f.bpf_filesystem = BpfFilesystem::Absent,
+            Warn,
+            "--keep",
+            Some("mount -t bpf bpf /sys/fs/bpf"),
+        ),
+        (
+            "bpf_filesystem",
+            |f| f.bpf_filesystem = BpfFilesystem::ReadOnly,
+            Warn,
+            "not writable",
+            Some("ProtectKernelTunables"),
+        ),
         ("kernel_version", |f| f.kernel = release("6.12"), Pass, "6.12; 6.1 or newer is needed", None),
         ("kernel_version", |f| f.kernel = release("6.1"), Pass, "no tcx yet", None),
         ("kernel_version", |f| f.kernel = release("5.19"), Fail, "whose verifier", Some("6.1 or newer")),
@@ -139,7 +200,9 @@ fn a_veth_whose_other_end_is_here() {
 
     other.xdp = Some(AttachedXdp { mode: AttachedMode::Native, program_id: 3 });
     facts.other_end = Some(other);
+    facts.other_end_sums = Some(true);
     assert_check(&of_interface(&facts), "veth_other_end", Pass, "other has a native", None);
+    assert_check(&of_interface(&facts), "veth_checksums", Pass, "itself", None);
 }
 
 #[track_caller]
@@ -156,6 +219,12 @@ fn assert_check(checks: &[Check], id: &str, result: Outcome, detail: &str, mend:
 }
 
 fn machine() -> Facts {
+    let listener = Listener {
+        addresses: vec!["198.18.1.1:3478".parse().unwrap()],
+        process: Some(Process { pid: 812, command: "turnserver".into() }),
+        software: Some("Coturn-4.6.1 'Gorst'".into()),
+        other_sockets: 9,
+    };
     Facts {
         kernel: release("6.12"),
         has_btf: true,
@@ -163,6 +232,22 @@ fn machine() -> Facts {
         privileges: Privileges { effective: u64::MAX, is_initial_user_namespace: true },
         named: vec![Ok(eth0())],
         coturn: None,
+        lockdown: Some("none".into()),
+        memory: Memory {
+            needed: 64 << 20,
+            free: Some(Free { bytes: 1 << 30, of: "the machine".into() }),
+            max_flows: 65_536,
+        },
+        bpf_filesystem: BpfFilesystem::Writable,
+        server: Server {
+            port: 3478,
+            sockets_are_told: true,
+            listener: Some(listener),
+            has_tcp: true,
+            elsewhere: None,
+        },
+        firewall: Firewall { rules: Some(Vec::new()), ..Firewall::default() },
+        addresses: vec!["198.18.1.1".parse().unwrap()],
     }
 }
 
@@ -177,10 +262,30 @@ fn eth0() -> InterfaceFacts {
         is_ethernet: true,
         kind: None,
         lower_ifindex: None,
+        master_ifindex: None,
         xdp: None,
     };
-    let features = Some(XdpFeatures(NATIVE.0 | XdpFeatures::NDO_XMIT.0));
-    InterfaceFacts { interface, driver: Some("ice".into()), features, program: None, other_end: None }
+    InterfaceFacts {
+        interface,
+        driver: Some("ice".into()),
+        features: Some(XdpFeatures(NATIVE.0 | XdpFeatures::NDO_XMIT.0)),
+        program: None,
+        other_end: None,
+        other_end_sums: None,
+        device: Device {
+            offloads: Some(["rx-gro".to_owned()].into()),
+            channels: Some(Channels { combined: 4, most_combined: 8 }),
+            exceeded: None,
+        },
+        ingress: Hook { tcx: Some(Vec::new()), filters: Vec::new() },
+        egress: Hook { tcx: Some(Vec::new()), filters: Vec::new() },
+        network: Network { rp_filter: Some(2), ..Network::default() },
+        uppers: Vec::new(),
+        master: None,
+        fellow_ports: Vec::new(),
+        ports: Vec::new(),
+        cpus: 4,
+    }
 }
 
 fn release(version: &str) -> Option<KernelRelease> {
