@@ -168,8 +168,8 @@ impl BpfFilesystem {
 
     /// By the last mount there, which is on top of the others.
     fn is_mounted(mounts: &str) -> bool {
-        let there = mounts.lines().filter(|line| line.split(' ').nth(4) == Some(BPF_FILESYSTEM));
-        let kind = there.last().and_then(|line| line.split_once(" - ")?.1.split(' ').next());
+        let mut there = mounts.lines().filter(|line| line.split(' ').nth(4) == Some(BPF_FILESYSTEM));
+        let kind = there.next_back().and_then(|line| line.split_once(" - ")?.1.split(' ').next());
         kind == Some("bpf")
     }
 }

@@ -155,7 +155,10 @@ fn what_is_around_an_interface_is_seen() {
     let peer = &ward.offload.lab.peer;
     peer.run("ip", &["address", "add", "198.18.1.77/32", "dev", "lo"]).unwrap();
     let spoof = peer.udp_socket("198.18.1.77:0".parse().unwrap()).unwrap();
+    // The filter is for ARP requests, too.
+    let honest = peer.udp_socket("198.18.2.2:0".parse().unwrap()).unwrap();
     wait_until("the filter has thrown something away", || {
+        honest.send_to(b"so that the server's host is known", "198.18.2.1:9").unwrap();
         spoof.send_to(b"by another way", "198.18.2.1:9").unwrap();
         filter().result == "WARN"
     });
