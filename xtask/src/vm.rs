@@ -56,7 +56,7 @@ const SNAPSHOT: &str = "crates/turn-bpf/snapshots/verifier.txt";
 const VERIFIER: &str = "verifier::";
 const DEBIAN: &str = "http://deb.debian.org";
 /// For all steps in one kernel together.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

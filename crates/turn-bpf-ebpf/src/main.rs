@@ -1,5 +1,6 @@
 //! The BPF object: programs that hand each packet to `turn-datapath` and do what it says, two for what comes in, of which an
-//! interface gets one, and one for what leaves; and others that watch whether drivers transmit what they are given.
+//! interface gets one, and one for what leaves; one more for generic mode; and others that watch whether drivers transmit what they
+//! are given.
 #![no_std]
 #![no_main]
 
@@ -20,7 +21,7 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_datapath::egress::LONGEST_TRAIN;
 use turn_datapath::joining::{self, is_joining};
-use turn_datapath::{Action, FlowKey, Outgoing, Reason};
+use turn_datapath::{Action, FlowKey, Frame as _, Outgoing, Reason};
 
 use crate::frames::{SkbFrame, XdpFrame};
 use crate::maps::{KEY, Maps, TcMaps, count, lease_terms};
@@ -157,6 +158,20 @@ extern "C" fn hear_at_tc(context: *mut __sk_buff) -> u32 {
 extern "C" fn note_at_tc(context: *mut __sk_buff) -> u32 {
     joining::note(&IncomingFrame::new(TcContext::new(context)), &Maps);
     0
+}
+
+/// Every packet that the XDP program has let pass in generic mode: whether it has a VLAN tag that was not seen there.
+#[classifier]
+pub fn turn_bpf_unseen_tag(context: TcContext) -> i32 {
+    let frame = SkbFrame::new(context);
+    if let Some(key) = KEY.get_ptr_mut(0) {
+        // SAFETY: the pointer is to this CPU's own slot, which nobody else touches while the program runs.
+        let key = unsafe { &mut *key };
+        if let Some(reason) = turn_datapath::unseen_tag::confirm(&frame, &Maps, frame.beside().tag, key) {
+            count(reason);
+        }
+    }
+    TC_NEXT
 }
 
 /// Every packet that leaves by an interface.

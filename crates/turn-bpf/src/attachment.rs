@@ -8,7 +8,7 @@ use aya::programs::{ProgramError, XdpMode};
 use crate::control::document::Mode;
 use crate::host::{self, FIRST_WITH_TCX, KernelRelease};
 use crate::interfaces::Interface;
-use crate::object::{EGRESS_PROGRAM, INGRESS_PROGRAM, LoadError, Object};
+use crate::object::{EGRESS_PROGRAM, INGRESS_PROGRAM, LoadError, Object, UNSEEN_TAG_PROGRAM};
 use crate::obstacle::Obstacle;
 
 /// Where the ingress program is to run.
@@ -74,15 +74,20 @@ pub struct Ingress {
 
 #[derive(Debug)]
 enum Link {
-    Xdp(XdpLinkId),
+    Native(XdpLinkId),
     Tc(SchedClassifierLinkId),
+    /// With the program that confirms what XDP saw of a packet.
+    Generic(XdpLinkId, SchedClassifierLinkId),
 }
 
 impl Link {
     fn detach(self, object: &mut Object) -> Result<Result<(), ProgramError>, LoadError> {
         Ok(match self {
-            Self::Xdp(link) => object.xdp()?.detach(link),
+            Self::Native(link) => object.xdp()?.detach(link),
             Self::Tc(link) => object.ingress()?.detach(link),
+            Self::Generic(link, confirming) => {
+                object.xdp()?.detach(link).and(object.unseen_tag()?.detach(confirming))
+            }
         })
     }
 }
@@ -150,8 +155,8 @@ fn attach_ingress(
     let mut refusal = None;
     for mode in modes.iter().copied() {
         let attached = match mode {
-            Mode::Native => object.xdp()?.attach_to_if_index(ifindex, XdpMode::Driver).map(Link::Xdp),
-            Mode::Generic => object.xdp()?.attach_to_if_index(ifindex, XdpMode::Skb).map(Link::Xdp),
+            Mode::Native => object.xdp()?.attach_to_if_index(ifindex, XdpMode::Driver).map(Link::Native),
+            Mode::Generic => attach_generic(object, name, ifindex)?,
             Mode::Tc => object.ingress()?.attach(name, TcAttachType::Ingress).map(Link::Tc),
         };
         match attached {
@@ -168,6 +173,24 @@ fn attach_ingress(
     Err(refusal.unwrap_or(AttachError::Object(LoadError::Missing("a mode to attach in"))))
 }
 
+fn attach_generic(
+    object: &mut Object,
+    name: &str,
+    ifindex: u32,
+) -> Result<Result<Link, ProgramError>, LoadError> {
+    let confirming = match object.unseen_tag()?.attach(name, TcAttachType::Ingress) {
+        Ok(link) => link,
+        Err(error) => return Ok(Err(error)),
+    };
+    match object.xdp()?.attach_to_if_index(ifindex, XdpMode::Skb) {
+        Ok(link) => Ok(Ok(Link::Generic(link, confirming))),
+        Err(error) => {
+            let _incomplete_anyway = object.unseen_tag()?.detach(confirming);
+            Ok(Err(error))
+        }
+    }
+}
+
 /// What the kernel itself said.
 fn innermost(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source())
@@ -176,7 +199,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
         .unwrap_or_default()
 }
 
-/// Before 6.6 both TC programs are filters of the clsact qdisc.
+/// Before 6.6 all TC programs are filters of the clsact qdisc.
 pub fn prepare_tc(name: &str) -> Result<(), AttachError> {
     if KernelRelease::running().is_some_and(|kernel| kernel >= FIRST_WITH_TCX) {
         return Ok(());
@@ -187,9 +210,11 @@ pub fn prepare_tc(name: &str) -> Result<(), AttachError> {
     }
     // A filter outlives a process that was killed. As long as no other process holds such a program, one that is there is a
     // dead daemon's. Where there is none, that is an error that says so.
-    for (attach_type, program) in
-        [(TcAttachType::Ingress, INGRESS_PROGRAM), (TcAttachType::Egress, EGRESS_PROGRAM)]
-    {
+    for (attach_type, program) in [
+        (TcAttachType::Ingress, INGRESS_PROGRAM),
+        (TcAttachType::Ingress, UNSEEN_TAG_PROGRAM),
+        (TcAttachType::Egress, EGRESS_PROGRAM),
+    ] {
         if !host::is_held_by_another(program) {
             let _ = tc::qdisc_detach_program(name, attach_type, program);
         }

@@ -22,6 +22,8 @@ use crate::kernel_types;
 
 /// Name of the TC program for what comes in, where that is not the XDP program.
 pub const INGRESS_PROGRAM: &str = crate::host::OUR_TC_PROGRAM;
+/// Name of the TC program for what generic XDP has let pass.
+pub const UNSEEN_TAG_PROGRAM: &str = "turn_bpf_unseen_tag";
 /// Name of the TC program for what leaves.
 pub const EGRESS_PROGRAM: &str = "turn_bpf_egress";
 
@@ -131,7 +133,7 @@ impl Object {
             .map_max_entries("NOTED", if terms.joins_until == 0 { FEWEST_NOTED } else { MOST_NOTED })
             .load(OBJECT)
             .map_err(|source| LoadError::Maps { max_flows, source })?;
-        for name in [XDP_PROGRAM, INGRESS_PROGRAM, EGRESS_PROGRAM] {
+        for name in [XDP_PROGRAM, INGRESS_PROGRAM, UNSEEN_TAG_PROGRAM, EGRESS_PROGRAM] {
             let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
             let loaded = match program {
                 aya::programs::Program::Xdp(xdp) => xdp.load(),
@@ -154,6 +156,11 @@ impl Object {
     /// The program for packets that come in, for TC.
     pub fn ingress(&mut self) -> Result<&mut SchedClassifier, LoadError> {
         self.classifier(INGRESS_PROGRAM)
+    }
+
+    /// The program for packets that generic XDP has let pass.
+    pub fn unseen_tag(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        self.classifier(UNSEEN_TAG_PROGRAM)
     }
 
     /// The program for packets that leave.

@@ -255,11 +255,15 @@ fn witness<F: Frame, T: Flows>(
     if is_fragment {
         flow.sent_cut(length, now, terms);
     }
-    if flow.noted_until == 0 || fingerprint(frame, data_at, data_length) != Some(flow.noted_fingerprint) {
+    let difference = match fingerprint(frame, data_at, data_length) {
+        Some(fingerprint) if flow.noted_until != 0 => flow.noted_fingerprint ^ fingerprint,
+        _ => ANOTHER,
+    };
+    if difference != NOTED && difference != CONFIRMED {
         return if is_fragment { Reason::EgressFragment } else { Reason::OtherPayload };
     }
     flow.noted_until = 0;
-    let Some(path) = Path::of(frame, flows, sent, outgoing, flow) else {
+    let Some(path) = Path::of(frame, flows, sent, outgoing, difference, flow) else {
         return Reason::EgressOther;
     };
     if is_fragment {
@@ -304,6 +308,13 @@ fn witness<F: Frame, T: Flows>(
     Reason::Witness
 }
 
+/// How the fingerprint of a packet that leaves differs from that of the noted one, where they are the same packet.
+const NOTED: u64 = 0;
+/// The same, where besides all tags of the noted one were seen ([`crate::unseen_tag`]).
+const CONFIRMED: u64 = u64::MAX;
+/// Neither.
+const ANOTHER: u64 = 1;
+
 /// The way that the server's own packet takes: what the kernel's routing, policy rules and neighbour table chose,
 /// together with the way by which the noted packet came.
 struct Path {
@@ -311,6 +322,15 @@ struct Path {
     flags: u32,
     route: Route,
 }
+
+/// What an interface can do is a bit of the same place in its flags and in those of a path that leaves by it.
+const OF_THE_WAY_OUT: u32 =
+    interface_flags::TRANSMITS | interface_flags::TRANSMITS_PARTS | interface_flags::ONLY_REDIRECT;
+const _: () = assert!(
+    interface_flags::TRANSMITS == path_flags::REDIRECT
+        && interface_flags::TRANSMITS_PARTS == path_flags::REDIRECT_PARTS
+        && interface_flags::ONLY_REDIRECT == path_flags::ONLY_REDIRECT
+);
 
 /// The part of a path that is never replaced while a lease runs, since a frame must not be sent with half of it.
 #[derive(PartialEq, Eq)]
@@ -328,43 +348,37 @@ struct Route {
 }
 
 impl Path {
-    /// None where the packet leaves by an interface that was not named, or with a tag that may be one too many.
+    /// None where the packet leaves by an interface that was not named, or where it is not known by what tags the noted one came.
     #[inline(always)]
     fn of<F: Frame, T: Flows>(
         frame: &F,
         flows: &T,
         sent: &Sent,
         outgoing: &Outgoing,
+        difference: u64,
         flow: &Flow,
     ) -> Option<Self> {
         let way_in = flows.interface(flow.noted_ifindex)?;
         let way_out = flows.interface(sent.ifindex)?;
-        // In generic XDP a tag that the device stripped is still in the socket buffer, unseen, and would be sent besides.
-        if way_in.flags & interface_flags::GENERIC != 0 && outgoing.tags.length() > flow.noted_tags.length() {
+        let (is_generic, is_tc) =
+            (way_in.flags & interface_flags::GENERIC, way_in.flags & interface_flags::TC);
+        if (is_generic != 0) != (difference == CONFIRMED) {
             return None;
         }
-        let is_tc = way_in.flags & interface_flags::TC != 0;
         let in_or_out = [flow.noted_tags, outgoing.tags];
-        if is_tc && in_or_out.iter().any(|tags| tags.outer().is_some()) {
+        if is_tc != 0 && in_or_out.iter().any(|tags| tags.outer().is_some()) {
             return None;
         }
         let ethernet = frame.get::<EthernetHeader>(0)?;
-        let takes_all = way_in.flags & (interface_flags::GENERIC | interface_flags::TC);
-        let mut flags = 0;
-        if outgoing.dont_fragment {
-            flags |= path_flags::DONT_FRAGMENT;
-        }
-        if takes_all | (way_out.flags & interface_flags::TRANSMITS) != 0 {
-            flags |= path_flags::REDIRECT;
-        }
-        if takes_all | (way_out.flags & interface_flags::TRANSMITS_PARTS) != 0 {
-            flags |= path_flags::REDIRECT_PARTS;
-        }
-        if way_out.flags & interface_flags::ONLY_REDIRECT != 0 {
-            flags |= path_flags::ONLY_REDIRECT;
-        }
+        // Without branches, each of which the verifier would follow to the end.
+        let takes_all = (is_generic / interface_flags::GENERIC) | (is_tc / interface_flags::TC);
+        let takes = takes_all.wrapping_mul(path_flags::REDIRECT | path_flags::REDIRECT_PARTS);
+        let dont_fragment = u32::from(outgoing.dont_fragment).wrapping_mul(path_flags::DONT_FRAGMENT);
+        let flags = dont_fragment | takes | way_out.flags & OF_THE_WAY_OUT;
+        // The kernel has room for one tag beyond the MTU of an interface that frames are redirected to (`xdp_ok_fwd_dev`).
+        let mtu = way_out.mtu.min(u32::from(u16::MAX)) as u16;
         Some(Self {
-            link_mtu: way_out.mtu.min(u32::from(u16::MAX)) as u16,
+            link_mtu: mtu.saturating_sub(outgoing.tags.length_of_outer() as u16),
             flags,
             route: Route {
                 out_source: outgoing.key.source,

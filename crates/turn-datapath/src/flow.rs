@@ -89,7 +89,8 @@ pub struct Flow {
     /// Until when the packets so far would take at [`LeaseTerms::rate_cost`].
     pub busy_until: u64,
 
-    /// Fingerprint of the packet that went to the server and whose translation is awaited.
+    /// Fingerprint of the packet that went to the server and whose translation is awaited; with all bits turned where its VLAN tags were
+    /// confirmed ([`crate::unseen_tag`]).
     pub noted_fingerprint: u64,
     /// VLAN tags of the noted packet's frame, without priorities.
     pub noted_tags: VlanTags,

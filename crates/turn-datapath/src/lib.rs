@@ -27,6 +27,7 @@ pub mod path_mtu;
 pub mod rate;
 pub mod reason;
 pub mod translate;
+pub mod unseen_tag;
 
 pub use control::{ControlMessage, FlowEvent, RecordHeader};
 pub use egress::Outgoing;

@@ -102,6 +102,8 @@ reasons! {
     PathMtu = 34, "path_mtu";
     /// Several datagrams that came in merged (UDP receive offload), which only the stack can take apart.
     Train = 35, "train";
+    /// Of a known flow in generic mode, with a VLAN tag that the device took off, so that only the server can relay it.
+    UnseenTag = 36, "unseen_tag";
 }
 
 impl Reason {

@@ -81,6 +81,7 @@ proptest! {
         let Random { setting, input, .. } = Random::new(&choices);
         let input = match input {
             Input::Received { interface, .. } => Input::Received { frame: bytes.clone(), interface },
+            Input::Passed { tag, .. } => Input::Passed { frame: bytes.clone(), tag },
             Input::Sent { sent, .. } => Input::Sent { frame: bytes.clone(), sent },
         };
         prop_assert_eq!(host::run(&setting, &input).frame, bytes);

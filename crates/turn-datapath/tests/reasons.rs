@@ -42,6 +42,7 @@ fn what_comes_in_is_counted_under_one_heading() {
         TransmitFailed,
         Candidate,
         EgressFragment,
+        UnseenTag,
     ];
     for reason in Reason::ALL {
         let headings = [reason.is_relayed(), reason.is_spilled(), reason.is_passed()];

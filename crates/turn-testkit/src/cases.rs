@@ -89,6 +89,13 @@ pub enum Input {
         /// By which.
         interface: u32,
     },
+    /// It came in, and generic XDP has let it pass.
+    Passed {
+        /// From the Ethernet header on.
+        frame: Vec<u8>,
+        /// The VLAN tag that is kept beside it.
+        tag: VlanTags,
+    },
     /// It leaves.
     Sent {
         /// From the Ethernet header on.
@@ -174,7 +181,7 @@ impl Input {
     /// The packet.
     pub fn frame(&self) -> &[u8] {
         match self {
-            Self::Received { frame, .. } | Self::Sent { frame, .. } => frame,
+            Self::Received { frame, .. } | Self::Passed { frame, .. } | Self::Sent { frame, .. } => frame,
         }
     }
 
@@ -184,6 +191,9 @@ impl Input {
         match self {
             Self::Received { interface, .. } => {
                 *interface == HERE && (SHORTEST_RECEIVED..=LONGEST).contains(&length)
+            }
+            Self::Passed { tag, .. } => {
+                *tag == VlanTags::NONE && (SHORTEST_SENT..=FIRST_PART).contains(&length)
             }
             Self::Sent { sent, .. } => {
                 let is_at_hand = sent.ifindex == HERE && sent.tag == VlanTags::NONE;

@@ -14,10 +14,12 @@ use thiserror::Error;
 pub use self::leftovers::remove as remove_leftovers;
 pub use self::namespace::Namespace;
 pub use self::pass_program::{EgressProgram, NAME as PASS_PROGRAM, XdpMode};
+pub use self::vlan::Outermost;
 
 mod leftovers;
 mod namespace;
 mod pass_program;
+mod vlan;
 
 /// How clients and peers reach the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,7 @@ pub struct OffloadOptions {
     coturn: Vec<String>,
     far_ends_pass: bool,
     coturn_runs: bool,
+    interfaces: Option<Vec<String>>,
 }
 
 impl OffloadOptions {
@@ -47,7 +48,14 @@ impl OffloadOptions {
             coturn: Vec::new(),
             far_ends_pass: true,
             coturn_runs: true,
+            interfaces: None,
         }
+    }
+
+    /// turn-bpf at these interfaces of the server, and not at those that the lab has at first.
+    pub fn interfaces(mut self, names: &[&str]) -> Self {
+        self.interfaces = Some(names.iter().map(|name| (*name).to_owned()).collect());
+        self
     }
 
     /// Another topology.
@@ -181,7 +189,8 @@ impl Offload {
             arguments.extend(["--heartbeat".to_owned(), milliseconds(heartbeat)]);
             arguments.extend(["--lease".to_owned(), milliseconds(lease)]);
         }
-        arguments.extend(self.lab.interfaces().iter().map(|interface| (*interface).to_owned()));
+        let of_lab = || self.lab.interfaces().iter().map(|interface| (*interface).to_owned()).collect();
+        arguments.extend(self.options.interfaces.clone().unwrap_or_else(of_lab));
         arguments.extend(more.iter().cloned());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let control = self.folder.path().join("control.sock");

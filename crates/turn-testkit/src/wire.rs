@@ -17,6 +17,9 @@ mod observer;
 
 /// Room for what comes while nobody reads.
 static BUFFER: i32 = 32 << 20;
+static ON: i32 = 1;
+/// Where a VLAN tag is in a frame.
+const TAG_AT: usize = 12;
 /// Frames that are handed to the kernel at once.
 const BATCH: usize = 64;
 
@@ -29,7 +32,7 @@ pub struct Wire {
 /// A frame, and which way it went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// From the Ethernet header on.
+    /// From the Ethernet header on, with the VLAN tag in its place that the kernel keeps beside it.
     pub bytes: Vec<u8>,
     /// Sent by this end, not received.
     pub is_sent: bool,
@@ -130,7 +133,7 @@ pub fn mac(namespace: &Namespace, interface: &str) -> Result<Mac, LabError> {
 fn open(interface: &str) -> io::Result<OwnedFd> {
     let name = CString::new(interface)?;
     let protocol = (libc::ETH_P_ALL as u16).to_be();
-    // SAFETY: plain system calls; `name`, `address` and `BUFFER` outlive the calls that read them, and the descriptor is new.
+    // SAFETY: plain system calls; `name`, `address`, `BUFFER` and `ON` outlive the calls that read them, and the descriptor is new.
     unsafe {
         let index = libc::if_nametoindex(name.as_ptr());
         if index == 0 {
@@ -144,6 +147,9 @@ fn open(interface: &str) -> io::Result<OwnedFd> {
         let fd = socket.as_raw_fd();
         let value = (&raw const BUFFER).cast();
         libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value, size_of_val(&BUFFER) as u32);
+        if libc::setsockopt(fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, (&raw const ON).cast(), 4) < 0 {
+            return Err(io::Error::last_os_error());
+        }
         let mut address: libc::sockaddr_ll = std::mem::zeroed();
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_protocol = protocol;
@@ -157,16 +163,39 @@ fn open(interface: &str) -> io::Result<OwnedFd> {
 
 fn read(socket: &OwnedFd) -> io::Result<Frame> {
     let mut bytes = vec![0; 65536];
-    // SAFETY: all zeros is a valid address; buffer and address are as long as the call is told.
-    let (length, address) = unsafe {
+    let mut control = [0_u64; 8];
+    // SAFETY: all zeros is a valid address and a valid message header; buffer, address and control are as long as the call is told,
+    // and aligned as control messages have to be. The kernel has written whole control messages, of which that of the packet socket
+    // holds a `tpacket_auxdata`.
+    let (length, address, auxiliary) = unsafe {
         let mut address: libc::sockaddr_ll = std::mem::zeroed();
-        let mut address_length = size_of_val(&address) as u32;
-        let (buffer, from) = (bytes.as_mut_ptr().cast(), (&raw mut address).cast());
-        let length =
-            libc::recvfrom(socket.as_raw_fd(), buffer, bytes.len(), 0, from, &raw mut address_length);
-        (length, address)
+        let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_name = (&raw mut address).cast();
+        message.msg_namelen = size_of_val(&address) as u32;
+        message.msg_iov = &raw mut buffer;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control);
+        let length = libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0);
+        let mut auxiliary = None;
+        let mut next = libc::CMSG_FIRSTHDR(&raw const message);
+        while length >= 0 && !next.is_null() {
+            if ((*next).cmsg_level, (*next).cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
+                auxiliary = Some(libc::CMSG_DATA(next).cast::<libc::tpacket_auxdata>().read_unaligned());
+            }
+            next = libc::CMSG_NXTHDR(&raw const message, next);
+        }
+        (length, address, auxiliary)
     };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     bytes.truncate(length);
+    if let Some(beside) = auxiliary
+        && beside.tp_status & libc::TP_STATUS_VLAN_VALID != 0
+        && length >= TAG_AT
+    {
+        let [tpid, tci] = [beside.tp_vlan_tpid, beside.tp_vlan_tci].map(u16::to_be_bytes);
+        bytes.splice(TAG_AT..TAG_AT, [tpid, tci].concat());
+    }
     Ok(Frame { bytes, is_sent: address.sll_pkttype == libc::PACKET_OUTGOING })
 }

@@ -99,7 +99,13 @@ impl VlanTags {
     /// verifier would follow each one to the end.
     #[inline(always)]
     pub const fn length(self) -> usize {
-        ((self.0 >> 29 & 4) as usize).wrapping_add((self.0 >> 61) as usize & 4)
+        ((self.0 >> 29 & 4) as usize).wrapping_add(self.length_of_outer())
+    }
+
+    /// Of these bytes those of a second tag.
+    #[inline(always)]
+    pub const fn length_of_outer(self) -> usize {
+        (self.0 >> 61) as usize & 4
     }
 
     /// Protocol and control information of the innermost tag.
@@ -132,6 +138,7 @@ mod tests {
     fn two_tags_fit_around_each_other_and_a_third_does_not() {
         let both = SERVICE.around(CUSTOMER).unwrap();
         assert_eq!([VlanTags::NONE, CUSTOMER, both].map(VlanTags::length), [0, 4, 8]);
+        assert_eq!([VlanTags::NONE, CUSTOMER, both].map(VlanTags::length_of_outer), [0, 0, 4]);
         for tags in [VlanTags::NONE, CUSTOMER, both] {
             assert_eq!(VlanTags::NONE.around(tags), Some(tags));
             assert_eq!(tags.around(VlanTags::NONE), Some(tags));

@@ -39,7 +39,7 @@ pub struct Built<'a> {
 }
 
 /// Tests of the package turn-bpf: the program, what they show, and arguments.
-const TESTS: [(&str, &str, &[&str]); 3] = [
+const TESTS: [(&str, &str, &[&str]); 6] = [
     ("program", "packet tables in the kernel", &["--show-output"]),
     (
         "turn_bpf",
@@ -47,6 +47,14 @@ const TESTS: [(&str, &str, &[&str]); 3] = [
         &["preflight::", "interfaces::", "xdp_features::", "route::", "host::"],
     ),
     ("startup", "attach, detach, refuse", &["egress::", "interfaces::", "neighbours::"]),
+    ("coverage", "calls by coturn", &["--nocapture", "families::every_pair_of_families"]),
+    (
+        "revocation",
+        "calls that end",
+        &["--nocapture", "server::a_killed_server_relays_nothing_after_one_lease", "daemon::a_killed_daemon"],
+    ),
+    // Left out elsewhere, since not every kernel has 802.1Q.
+    ("vlan", "calls by VLANs", &["--include-ignored", "--nocapture"]),
 ];
 
 /// The programs that the checks start.
@@ -68,7 +76,7 @@ fn supported(built: &Built<'_>) -> Vec<Check> {
             arguments.retain(|argument| argument.starts_with("--"));
             arguments.push(filter);
         }
-        let mut step = step(&test.path, &arguments, 240);
+        let mut step = step(&test.path, &arguments, 900);
         step.arguments.insert(0, "--test-threads=1".into());
         step.folder.clone_from(&test.package);
         step.variables.push(("CARGO_MANIFEST_DIR".into(), test.package.display().to_string()));

@@ -206,6 +206,7 @@ impl Kernel {
                 self.object.ingress().expect("the TC program").test_run(options)
             }
             Input::Received { .. } => self.object.xdp().expect("the XDP program").test_run(options),
+            Input::Passed { .. } => self.object.unseen_tag().expect("the TC program").test_run(options),
             Input::Sent { .. } => self.object.egress().expect("the TC program").test_run(options),
         };
         let TestRunResult { return_value, data_size_out, .. } =
@@ -234,6 +235,11 @@ impl Kernel {
             Input::Received { frame, interface } => {
                 let (data, data_end, data_meta, rx_queue, egress_ifindex) = (0, frame.len() as u32, 0, 0, 0);
                 vec![data, data_end, data_meta, *interface, rx_queue, egress_ifindex]
+            }
+            Input::Passed { tag, .. } => {
+                assert_eq!(*tag, VlanTags::NONE, "a test run shows no tag");
+                socket_buffer[INGRESS_IFINDEX] = HERE;
+                socket_buffer
             }
             Input::Sent { sent: Sent { ifindex, by_this_host, segment, tag }, .. } => {
                 assert!(

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use turn_datapath::egress::Sent;
 use turn_datapath::{Flow, Reason};
+use turn_wire::ethernet::VlanTags;
 
 use super::subject::Subject;
 use crate::dissect::dissect;
@@ -23,6 +24,11 @@ impl Draft {
     /// A frame comes in while the subject's flow is in the maps.
     pub fn received(name: impl AsRef<str>, subject: &Subject, frame: Vec<u8>) -> Self {
         Self::new(name, subject, Input::Received { frame, interface: HERE })
+    }
+
+    /// Generic XDP has let a frame pass, with this tag beside it, while the subject's flow is in the maps.
+    pub fn passed(name: impl AsRef<str>, subject: &Subject, frame: Vec<u8>, tag: VlanTags) -> Self {
+        Self::new(name, subject, Input::Passed { frame, tag })
     }
 
     /// This host sends a frame while the subject's output is expected.

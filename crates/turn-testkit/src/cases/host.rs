@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use turn_datapath::egress::{LONGEST_TRAIN, Seen, Sent};
 use turn_datapath::{
-    Action, ControlMessage, FlowEvent, FlowKey, LeaseTerms, Outgoing, Reason, ingress, path_mtu,
+    Action, ControlMessage, FlowEvent, FlowKey, LeaseTerms, Outgoing, Reason, ingress, path_mtu, unseen_tag,
 };
 
 use super::{FIRST_PART, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
@@ -46,6 +46,10 @@ pub fn run_by(terms: &LeaseTerms, setting: &Setting, input: &Input) -> Outcome {
             Action::Transmit => (Verdict::Transmit, vec![Reason::Relayed], Vec::new()),
             Action::Redirect => (Verdict::Redirect, vec![Reason::Redirected], Vec::new()),
         },
+        Input::Passed { tag, .. } => {
+            let counted = unseen_tag::confirm(&frame, &flows, *tag, &mut key);
+            (Verdict::Onward, counted.into_iter().collect(), Vec::new())
+        }
         Input::Sent { sent, .. } => {
             let (counted, messages) = look(&frame, &flows, sent);
             (Verdict::Onward, counted, messages)

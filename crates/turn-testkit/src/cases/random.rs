@@ -3,6 +3,7 @@
 use turn_datapath::egress::Sent;
 use turn_datapath::flow::{interface_flags, path_flags};
 use turn_datapath::{Flow, Interface};
+use turn_wire::ethernet::VlanTags;
 
 use super::control::stun;
 use super::path_mtu::{first_fragment, icmp_error};
@@ -88,6 +89,8 @@ impl Random {
         let input = if is_sent {
             let by_this_host = !choices.seldom(16);
             Input::Sent { frame, sent: Sent { by_this_host, segment, ..SENT } }
+        } else if choices.seldom(8) {
+            Input::Passed { frame, tag: VlanTags::NONE }
         } else {
             Input::Received { frame, interface: HERE }
         };
@@ -141,6 +144,9 @@ fn change_flow(choices: &mut Choices<'_>, flow: &mut Flow, data: &[u8]) {
     flow.noted_tags =
         if choices.seldom(8) { tags(&random_tags(choices)).without_priority() } else { flow.in_tags };
     flow.noted_fingerprint = if choices.seldom(4) { 7 } else { print(data) };
+    if choices.seldom(6) {
+        flow.noted_fingerprint = !flow.noted_fingerprint;
+    }
     flow.noted_ifindex = choices.of(&[HERE, HERE, HERE, ELSEWHERE]);
     flow.noted_mac = mac(choices.of(&[SERVER_MAC, SERVER_MAC, SERVER_MAC, RELAYED_MAC]));
     flow.noted_until = choices.of(&[0, NOW + 50 * MILLISECOND, NOW, NOW - SECOND]);

@@ -37,7 +37,9 @@ macro_rules! for_all_tables {
             vlan::other_tags_end_the_lease,
             vlan::the_witnesss_priority_is_taken_while_the_lease_runs,
             vlan::witnesses_with_more_than_two_tags_are_none,
-            vlan::in_generic_mode_a_tag_more_is_no_way,
+            vlan::in_generic_mode_only_confirmed_tags_are_a_way,
+            vlan::packets_without_an_unseen_tag_are_confirmed,
+            vlan::packets_with_an_unseen_tag_are_not_confirmed,
         }
     };
 }

@@ -150,10 +150,8 @@ pub fn a_witness_brings_the_tags_of_the_way_out() -> Vec<Case> {
                     let frame = add_tags(subject.servers(DATA), within, 0).build();
                     let name = format!("{way_in:x?} to {way_out:x?}, {by_device} by the device");
                     let draft = Draft::sent(name, &subject, frame).how(|sent| sent.tag = tags(outside));
-                    let case = armed(draft.passes(Reason::Witness)).leaves(|flow| {
-                        flow.in_tags = tags(way_in).without_priority();
-                        flow.out_tags = tags(way_out);
-                    });
+                    let case = armed_by(draft.passes(Reason::Witness), way_out);
+                    let case = case.leaves(|flow| flow.in_tags = tags(way_in).without_priority());
                     cases.push(case.reports(kind::ARMED));
                 }
             }
@@ -167,21 +165,23 @@ pub fn other_tags_end_the_lease() -> Vec<Case> {
     let mut cases = Vec::new();
     for subject in Subject::all() {
         let known = subject.tagged(&[CUSTOMER], &[SERVICE, CUSTOMER]).awaiting(DATA);
-        let changed = |name: &str, subject: &Subject, frame: Packet| {
+        let changed = |name: &str, subject: &Subject, frame: Packet, way_out: &[Tag]| {
             let case = Draft::sent(name, subject, frame.build()).passes(Reason::PathChanged);
             let case = case.leaves(|flow| {
                 flow.lease_until = 0;
                 flow.noted_until = 0;
+                flow.link_mtu = link_mtu(way_out);
             });
             case.reports(kind::PATH_CHANGED)
         };
         for others in [&[][..], &[CUSTOMER], &[SERVICE], &[SERVICE, OTHER], &[CUSTOMER, CUSTOMER]] {
             let frame = add_tags(subject.tagged(&[], &[]).servers(DATA), others, 0);
-            cases.push(changed(&format!("out by {others:x?}"), &known, frame));
+            cases.push(changed(&format!("out by {others:x?}"), &known, frame, others));
         }
         for others in [&[][..], &[OTHER], &[SERVICE, CUSTOMER]] {
             let moved = known.but(|flow| flow.noted_tags = tags(others).without_priority());
-            cases.push(changed(&format!("in by {others:x?}"), &moved, moved.servers(DATA)));
+            let frame = moved.servers(DATA);
+            cases.push(changed(&format!("in by {others:x?}"), &moved, frame, &[SERVICE, CUSTOMER]));
         }
     }
     cases
@@ -202,6 +202,7 @@ pub fn the_witnesss_priority_is_taken_while_the_lease_runs() -> Vec<Case> {
                 cases.push(draft.passes(Reason::Witness).leaves(|flow| {
                     flow.lease_until = NOW + 10 * SECOND;
                     flow.noted_until = 0;
+                    flow.link_mtu = link_mtu(stack);
                     flow.out_tags = tags(&other);
                 }));
             }
@@ -224,33 +225,87 @@ pub fn witnesses_with_more_than_two_tags_are_none() -> Vec<Case> {
     cases
 }
 
-/// A tag that the device took from the frame that came in would be sent besides.
-pub fn in_generic_mode_a_tag_more_is_no_way() -> Vec<Case> {
+/// A tag that the device took from the frame that came in would be sent besides. In other modes nobody confirms.
+pub fn in_generic_mode_only_confirmed_tags_are_a_way() -> Vec<Case> {
     let mut cases = Vec::new();
-    for way_in in STACKS {
-        for way_out in STACKS {
+    for (way_in, way_out) in STACKS.iter().flat_map(|way_in| STACKS.map(|way_out| (*way_in, way_out))) {
+        for (flags, is_confirmed) in [
+            (interface_flags::GENERIC, true),
+            (interface_flags::GENERIC, false),
+            (interface_flags::TRANSMITS, true),
+        ] {
             for subject in unarmed() {
                 let subject = subject.awaiting(DATA).but(|flow| {
                     flow.noted_tags = tags(way_in).without_priority();
+                    if is_confirmed {
+                        flow.noted_fingerprint = !flow.noted_fingerprint;
+                    }
                 });
                 let frame = add_tags(subject.servers(DATA), way_out, 0).build();
-                let name = format!("{way_in:x?} to {way_out:x?}");
+                let name = format!("{way_in:x?} to {way_out:x?}, {flags}, {is_confirmed}");
                 let draft = Draft::sent(name, &subject, frame).setting(|setting| {
-                    let interface = Interface { mtu: MTU.into(), flags: interface_flags::GENERIC };
-                    setting.interfaces = vec![(HERE, interface)];
+                    setting.interfaces = vec![(HERE, Interface { mtu: MTU.into(), flags })];
                 });
-                cases.push(if way_out.len() > way_in.len() {
-                    draft.passes(Reason::EgressOther).leaves(|flow| flow.noted_until = 0)
-                } else {
-                    let case = armed(draft.passes(Reason::Witness)).leaves(|flow| {
+                cases.push(if flags == interface_flags::GENERIC && is_confirmed {
+                    let case = armed_by(draft.passes(Reason::Witness), way_out).leaves(|flow| {
                         flow.in_tags = tags(way_in).without_priority();
-                        flow.out_tags = tags(way_out);
                         flow.path_flags =
                             path_flags::DONT_FRAGMENT | path_flags::REDIRECT | path_flags::REDIRECT_PARTS;
                     });
                     case.reports(kind::ARMED)
+                } else {
+                    draft.passes(Reason::EgressOther).leaves(|flow| flow.noted_until = 0)
                 });
             }
+        }
+    }
+    cases
+}
+
+/// As XDP saw it, the tags were in the frame. Meanwhile the kernel has taken the outermost one out.
+pub fn packets_without_an_unseen_tag_are_confirmed() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for stack in STACKS {
+        for subject in Subject::all() {
+            let noted = subject.awaiting(DATA).but(|flow| flow.noted_tags = tags(stack).without_priority());
+            for (by_kernel, priority) in [(0, 0), (1, 0), (1, 0xf000)] {
+                let (beside, within) = stack.split_at(by_kernel.min(stack.len()));
+                let frame = with_tags(&subject, within, priority).build();
+                let name = format!("{beside:x?} beside {within:x?}");
+                let draft = Draft::passed(name, &noted, frame, tags(beside));
+                let case = draft.passes(Reason::UnseenTag).counts([]);
+                cases.push(case.leaves(|flow| flow.noted_fingerprint = !print(DATA)));
+            }
+        }
+    }
+    // Not the packet that is noted, or none is.
+    for subject in Subject::all() {
+        let nothing_noted = subject.awaiting(DATA).but(|flow| flow.noted_until = 0);
+        for noted in [subject.awaiting(&data(7)), nothing_noted, subject.clone()] {
+            let frame = subject.packet(DATA).build();
+            let draft = Draft::passed("another packet", &noted, frame, VlanTags::NONE);
+            cases.push(draft.passes(Reason::UnseenTag).counts([]));
+        }
+    }
+    cases
+}
+
+/// One beside those that XDP saw, also where it is like them.
+pub fn packets_with_an_unseen_tag_are_not_confirmed() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for seen in STACKS {
+        for subject in Subject::all() {
+            let noted = subject.awaiting(DATA).but(|flow| flow.noted_tags = tags(seen).without_priority());
+            for unseen in [CUSTOMER, SERVICE, PRIORITY] {
+                let frame = with_tags(&subject, seen, 0).build();
+                let draft = Draft::passed(format!("{unseen:x?} {seen:x?}"), &noted, frame, tags(&[unseen]));
+                cases.push(draft.passes(Reason::UnseenTag));
+            }
+            // What a test run of the kernel can show: it takes no tag out of the frame.
+            let other: &[Tag] = if seen.is_empty() { &[CUSTOMER] } else { &[] };
+            let frame = with_tags(&subject, other, 0).build();
+            let draft = Draft::passed(format!("{other:x?}, not {seen:x?}"), &noted, frame, VlanTags::NONE);
+            cases.push(draft.passes(Reason::UnseenTag));
         }
     }
     cases
@@ -283,6 +338,18 @@ pub fn control_messages_in_tagged_frames_are_copied() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// As [`armed`], by a way with these tags. Where frames are redirected, a second one takes of what fits.
+fn armed_by(case: Case, way_out: &[Tag]) -> Case {
+    armed(case).leaves(|flow| {
+        flow.out_tags = tags(way_out);
+        flow.link_mtu = link_mtu(way_out);
+    })
+}
+
+fn link_mtu(way_out: &[Tag]) -> u16 {
+    if way_out.len() == 2 { MTU - 4 } else { MTU }
 }
 
 /// A packet of the subject by these tags, whose priorities are turned by a mask.

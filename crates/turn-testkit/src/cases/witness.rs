@@ -171,6 +171,9 @@ pub fn a_witness_brings_whether_frames_can_be_redirected() -> Vec<Case> {
             let subject = subject.awaiting(DATA).but(|flow| {
                 flow.noted_ifindex = ELSEWHERE;
                 flow.in_ifindex = ELSEWHERE;
+                if way_in == GENERIC {
+                    flow.noted_fingerprint = !flow.noted_fingerprint;
+                }
             });
             let draft =
                 Draft::sent(format!("in {way_in}, out {way_out}"), &subject, subject.servers(DATA).build());
