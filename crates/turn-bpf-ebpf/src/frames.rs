@@ -3,16 +3,17 @@
 use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_MAC};
 use aya_ebpf::helpers::{
-    bpf_skb_load_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+    bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_datapath::control::{ControlMessage, MAX_MESSAGE, RecordHeader};
 use turn_datapath::egress::Sent;
 use turn_datapath::{Beside, FlowKey, Flows as _, Frame};
 use turn_wire::Be16;
-use turn_wire::ethernet::VlanTags;
+use turn_wire::ethernet::{EthernetHeader, VlanTags};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::maps::{CONTROL, Maps};
@@ -231,6 +232,90 @@ impl Frame for SkbFrame {
                 VlanTags::NONE
             },
         }
+    }
+}
+
+/// A frame that XDP has let pass in generic mode, as a TC program has it. It is only read.
+///
+/// From 6.9 on the kernel may copy the packet for XDP and forget how long its Ethernet header is (`mac_len`). Then all that TC knows of
+/// a frame begins with its IP header, and only its own note of where the Ethernet header begins is right.
+pub struct PassedFrame(SkbFrame);
+
+impl PassedFrame {
+    #[inline(always)]
+    pub fn new(context: TcContext) -> Self {
+        Self(SkbFrame::new(context))
+    }
+
+    /// Copies `length` bytes from this offset behind the start of the Ethernet header.
+    ///
+    /// # Safety
+    ///
+    /// `to` points to as many writable bytes.
+    #[inline(always)]
+    unsafe fn load(&self, at: usize, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the helper checks offset and length against the first part of the packet; for `to` the caller answers.
+        unsafe {
+            bpf_skb_load_bytes_relative(
+                self.0.as_ptr().cast(),
+                at as u32,
+                to.cast(),
+                length,
+                BPF_HDR_START_MAC,
+            ) == 0
+        }
+    }
+}
+
+impl Frame for PassedFrame {
+    /// XDP has seen that it is whole; here it may look longer than it is.
+    #[inline(always)]
+    fn behind(&self, end: usize) -> Option<usize> {
+        (self.0.context().len as usize).wrapping_add(EthernetHeader::LEN).checked_sub(end)
+    }
+
+    #[inline(always)]
+    fn is_whole(&self, _end: usize) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn get<H: FromBytes + Copy>(&self, at: usize) -> Option<H> {
+        let mut header = MaybeUninit::<H>::uninit();
+        // SAFETY: `header` has room for its own size. Where the call succeeds it has filled all of it, and every bit pattern is a
+        // valid `H`.
+        unsafe {
+            self.load(at, header.as_mut_ptr().cast(), size_of::<H>() as u32).then(|| header.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn put<H: IntoBytes + Immutable + Copy>(&mut self, _at: usize, _header: &H) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn copy(&self, at: usize, length: usize, buffer: &mut [u64; 4]) -> bool {
+        let Some(length) = bounded(length, size_of_val(buffer)) else {
+            return false;
+        };
+        // SAFETY: the buffer holds `length` bytes, as was just checked.
+        unsafe { self.load(at, buffer.as_mut_ptr().cast(), length) }
+    }
+
+    #[inline(always)]
+    fn move_head(&mut self, _by: i32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn cut_tail(&mut self, _by: usize) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn beside(&self) -> Beside {
+        self.0.beside()
     }
 }
 

@@ -23,7 +23,7 @@ use turn_datapath::egress::LONGEST_TRAIN;
 use turn_datapath::joining::{self, is_joining};
 use turn_datapath::{Action, FlowKey, Frame as _, Outgoing, Reason};
 
-use crate::frames::{SkbFrame, XdpFrame};
+use crate::frames::{PassedFrame, SkbFrame, XdpFrame};
 use crate::maps::{KEY, Maps, TcMaps, count, lease_terms};
 use crate::socket_buffer::IncomingFrame;
 
@@ -163,7 +163,7 @@ extern "C" fn note_at_tc(context: *mut __sk_buff) -> u32 {
 /// Every packet that the XDP program has let pass in generic mode: whether it has a VLAN tag that was not seen there.
 #[classifier]
 pub fn turn_bpf_unseen_tag(context: TcContext) -> i32 {
-    let frame = SkbFrame::new(context);
+    let frame = PassedFrame::new(context);
     if let Some(key) = KEY.get_ptr_mut(0) {
         // SAFETY: the pointer is to this CPU's own slot, which nobody else touches while the program runs.
         let key = unsafe { &mut *key };

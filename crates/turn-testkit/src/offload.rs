@@ -323,6 +323,12 @@ impl Offload {
         });
     }
 
+    /// All reasons that were counted.
+    pub fn counted(&self) -> Vec<(String, u64)> {
+        let reasons = self.daemon_ref().status().expect("status").reasons;
+        reasons.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
     /// The row of a client's channel, once it is what is wanted.
     pub fn wait_for_session(
         &self,
@@ -429,8 +435,9 @@ impl Offload {
             }
             assert!(
                 Instant::now() < deadline,
-                "channel {channel:#06x} is never in state {state}: {:?}\n{}",
+                "channel {channel:#06x} is never in state {state}: {:?} {:?}\n{}",
                 self.session(client, channel),
+                self.counted(),
                 self.log()
             );
         }
