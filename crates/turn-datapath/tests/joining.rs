@@ -15,6 +15,7 @@ fn meet(flows: &MemoryFlows, input: &Input) {
             assert_eq!(action, Action::Pass(Reason::NoFlow));
             joining::note(&frame, flows);
         }
+        Input::Passed { .. } => panic!("what generic XDP has let pass is noted before"),
         Input::Sent { frame, sent } => {
             let frame = MemoryFrame::new(frame);
             if let Ok(mut outgoing) = Outgoing::read(&frame, sent) {
