@@ -34,8 +34,8 @@ pub struct Built<'a> {
     pub tests: &'a [Executable],
     /// turn-bpf.
     pub turn_bpf: &'a Path,
-    /// Only tests whose names contain this.
-    pub filter: Option<&'a str>,
+    /// Only tests whose names contain one of these, where there are any.
+    pub filters: &'a [String],
 }
 
 /// Tests of the package turn-bpf: the program, what they show, and arguments.
@@ -72,9 +72,9 @@ fn supported(built: &Built<'_>) -> Vec<Check> {
     let tests = TESTS.iter().filter_map(|(name, shows, arguments)| {
         let test = built.test(name)?;
         let mut arguments = arguments.to_vec();
-        if let Some(filter) = built.filter {
+        if !built.filters.is_empty() {
             arguments.retain(|argument| argument.starts_with("--"));
-            arguments.push(filter);
+            arguments.extend(built.filters.iter().map(String::as_str));
         }
         let mut step = step(&test.path, &arguments, 900);
         step.arguments.insert(0, "--test-threads=1".into());

@@ -15,8 +15,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// How old the lists may be.
 const FRESH: Duration = Duration::from_secs(12 * 3600);
 /// How often a mirror is asked, and how long each time.
-const ATTEMPTS: u32 = 3;
-const LIMIT_SECONDS: &str = "100";
+const ATTEMPTS: u32 = 2;
+const LIMIT_SECONDS: &str = "60";
 
 /// What was taken out of the packages.
 #[derive(Clone, Debug)]
