@@ -74,14 +74,34 @@ pub fn talk(offload: &Offload, families: (Family, Family), sizes: RangeInclusive
     talk
 }
 
+/// The same where turn-bpf does not so much as read the client's frames, so that there is no session. Returns how many packets were sent.
+pub fn talk_unseen(offload: &Offload, families: (Family, Family), sizes: RangeInclusive<usize>) -> u64 {
+    let (mut client, _) = offload.allocated_client_of(families.0, families.1);
+    let echo = offload.echo_of(families.1);
+    client.channel_bind(CHANNEL, echo.address()).unwrap();
+    let sent = round_trips(offload, &mut client, sizes);
+    assert_eq!(offload.sessions(), []);
+    client.refresh(0).unwrap();
+    sent
+}
+
 fn say(offload: &Offload, client: &mut TurnClient, sizes: RangeInclusive<usize>) -> Talk {
+    let sent = round_trips(offload, client, sizes);
+    Talk { sent, session: offload.session(client, CHANNEL).unwrap() }
+}
+
+fn round_trips(offload: &Offload, client: &mut TurnClient, sizes: RangeInclusive<usize>) -> u64 {
     let traffic = Traffic { stream: 1, sizes, rate: RATE, duration: DURATION };
     let report = traffic.round_trips(&mut Channel { client, number: CHANNEL }).unwrap();
-    let session = offload.session(client, CHANNEL).unwrap();
-    let reasons = offload.daemon_ref().status().unwrap().reasons;
-    let counted: Vec<_> = reasons.iter().filter(|(_, count)| **count > 0).collect();
-    assert_eq!(report.verify(), Ok(()), "{session:?} {counted:?}\n{}", offload.log());
-    Talk { sent: report.sent, session }
+    assert_eq!(
+        report.verify(),
+        Ok(()),
+        "{:?} {:?}\n{}",
+        offload.session(client, CHANNEL),
+        offload.counted(),
+        offload.log()
+    );
+    report.sent
 }
 
 /// Calls of these families, of which nearly all is relayed in the kernel, both ways, and every packet has the tags of its wire, with
