@@ -225,6 +225,7 @@ impl Bench {
         let [_, near, far] = self.ifindexes;
         let (xdp, mode) = match contender {
             Contender::Bare(_, bare, mode) => (object.bare(bare)?, mode),
+            Contender::Ours(_, XdpMode::Skb) => (turn_bpf.generic_xdp()?, XdpMode::Skb),
             Contender::Ours(_, mode) => (turn_bpf.xdp()?, mode),
             Contender::BareTc(_) | Contender::OursTc(_) => {
                 object.redirect_at_tc_to(if way == Way::Back { near } else { far })?;
@@ -243,6 +244,7 @@ impl Bench {
         let Self { object, turn_bpf, .. } = self;
         match (link, contender) {
             (Link::Xdp(link), Contender::Bare(_, bare, _)) => object.bare(bare)?.detach(link)?,
+            (Link::Xdp(link), Contender::Ours(_, XdpMode::Skb)) => turn_bpf.generic_xdp()?.detach(link)?,
             (Link::Xdp(link), _) => turn_bpf.xdp()?.detach(link)?,
             (Link::Tc(link), Contender::BareTc(_)) => object.tc_redirect()?.detach(link)?,
             (Link::Tc(link), _) => turn_bpf.ingress()?.detach(link)?,

@@ -21,6 +21,7 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use turn_datapath::egress::LONGEST_TRAIN;
 use turn_datapath::joining::{self, is_joining};
+use turn_datapath::unseen_train::{MOST_STEPS, Summing};
 use turn_datapath::{Action, FlowKey, Frame as _, Outgoing, Reason};
 
 use crate::frames::{PassedFrame, SkbFrame, XdpFrame};
@@ -36,13 +37,56 @@ const TC_REDIRECT: i32 = TC_ACT_REDIRECT as i32;
 /// Every packet that comes in by an interface, also where it lies in several parts (jumbo frames).
 #[xdp(frags)]
 pub fn turn_bpf_xdp(context: XdpContext) -> u32 {
-    let verdict = relay(context.ctx);
+    handle(context.ctx)
+}
+
+/// The same in generic mode, where a packet may be several.
+#[xdp(frags)]
+pub fn turn_bpf_xdpskb(context: XdpContext) -> u32 {
+    if is_unseen_train(context.ctx) != 0 {
+        count(Reason::UnseenTrain);
+        return XDP_PASS;
+    }
+    handle(context.ctx)
+}
+
+#[inline(always)]
+fn handle(context: *mut xdp_md) -> u32 {
+    let verdict = relay(context);
     match verdict {
-        NOT_UDP => hear(context.ctx),
-        NO_FLOW => note(context.ctx),
+        NOT_UDP => hear(context),
+        NO_FLOW => note(context),
         verdict => return verdict,
     };
     XDP_PASS
+}
+
+/// A packet whose checksum is being made.
+struct Checked {
+    frame: XdpFrame,
+    summing: Summing,
+}
+
+/// Not zero where the checksum is not that of the packet.
+#[inline(never)]
+extern "C" fn is_unseen_train(context: *mut xdp_md) -> u32 {
+    let frame = XdpFrame::new(XdpContext::new(context));
+    let Some(summing) = Summing::begin(&frame) else {
+        return 0;
+    };
+    let mut checked = Checked { frame, summing };
+    let callback: unsafe extern "C" fn(u32, *mut Checked) -> i64 = add_some;
+    // SAFETY: the helper hands this very pointer to `add_some`, in one call after the other, and returns before `checked` ends.
+    unsafe { bpf_loop(MOST_STEPS, callback as *mut c_void, (&raw mut checked).cast(), 0) };
+    u32::from(!checked.summing.is_right())
+}
+
+/// Not zero where there was nothing to add any more.
+#[inline(never)]
+extern "C" fn add_some(number: u32, checked: *mut Checked) -> i64 {
+    // SAFETY: the only caller gives a pointer to a whole `Checked` that it does not use during the call.
+    let Checked { frame, summing } = unsafe { &mut *checked };
+    i64::from(!summing.step(frame, number))
 }
 
 /// No verdicts of the kernel's.

@@ -86,7 +86,7 @@ impl Link {
             Self::Native(link) => object.xdp()?.detach(link),
             Self::Tc(link) => object.ingress()?.detach(link),
             Self::Generic(link, confirming) => {
-                object.xdp()?.detach(link).and(object.unseen_tag()?.detach(confirming))
+                object.generic_xdp()?.detach(link).and(object.unseen_tag()?.detach(confirming))
             }
         })
     }
@@ -182,7 +182,7 @@ fn attach_generic(
         Ok(link) => link,
         Err(error) => return Ok(Err(error)),
     };
-    match object.xdp()?.attach_to_if_index(ifindex, XdpMode::Skb) {
+    match object.generic_xdp()?.attach_to_if_index(ifindex, XdpMode::Skb) {
         Ok(link) => Ok(Ok(Link::Generic(link, confirming))),
         Err(error) => {
             let _incomplete_anyway = object.unseen_tag()?.detach(confirming);

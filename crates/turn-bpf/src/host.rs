@@ -114,7 +114,7 @@ impl LoadedProgram {
 
     /// Whether it is turn-bpf's own XDP program.
     pub fn is_ours(&self) -> bool {
-        self.name.as_deref() == Some(OUR_XDP_PROGRAM)
+        self.name.as_deref().is_some_and(|name| [OUR_XDP_PROGRAM, OUR_GENERIC_PROGRAM].contains(&name))
     }
 
     /// turn-bpf's own ingress program at TC on the interface with this name, if it is there. Told only to who has
@@ -145,6 +145,8 @@ impl fmt::Display for LoadedProgram {
 pub const OUR_TC_PROGRAM: &str = "turn_bpf_ingress";
 /// The name of turn-bpf's XDP program.
 pub const OUR_XDP_PROGRAM: &str = "turn_bpf_xdp";
+/// The same for generic mode.
+pub const OUR_GENERIC_PROGRAM: &str = "turn_bpf_xdpskb";
 
 /// Whether a program of this name is held by another process than this one. Told only to who has CAP_SYS_ADMIN.
 pub fn is_held_by_another(name: &str) -> bool {

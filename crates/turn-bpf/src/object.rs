@@ -17,7 +17,7 @@ use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, PathMtu, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::flow_table::{FlowMaps, InsertError};
-use crate::host::OUR_XDP_PROGRAM as XDP_PROGRAM;
+use crate::host::{OUR_GENERIC_PROGRAM as GENERIC_PROGRAM, OUR_XDP_PROGRAM as XDP_PROGRAM};
 use crate::kernel_types;
 
 /// Name of the TC program for what comes in, where that is not the XDP program.
@@ -147,10 +147,23 @@ impl Object {
 
     /// The program for packets that come in, for XDP.
     pub fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
+        self.xdp_program(XDP_PROGRAM)
+    }
+
+    /// The program for packets that come in, for generic XDP. It is loaded when it is needed.
+    pub fn generic_xdp(&mut self) -> Result<&mut Xdp, LoadError> {
+        let xdp = self.xdp_program(GENERIC_PROGRAM)?;
+        if xdp.fd().is_err() {
+            xdp.load().map_err(|source| LoadError::Program { name: GENERIC_PROGRAM, source })?;
+        }
+        Ok(xdp)
+    }
+
+    fn xdp_program(&mut self, name: &'static str) -> Result<&mut Xdp, LoadError> {
         self.ebpf
-            .program_mut(XDP_PROGRAM)
+            .program_mut(name)
             .and_then(|program| program.try_into().ok())
-            .ok_or(LoadError::Missing(XDP_PROGRAM))
+            .ok_or(LoadError::Missing(name))
     }
 
     /// The program for packets that come in, for TC.

@@ -28,6 +28,7 @@ pub mod rate;
 pub mod reason;
 pub mod translate;
 pub mod unseen_tag;
+pub mod unseen_train;
 
 pub use control::{ControlMessage, FlowEvent, RecordHeader};
 pub use egress::Outgoing;

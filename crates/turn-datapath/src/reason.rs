@@ -104,6 +104,8 @@ reasons! {
     Train = 35, "train";
     /// Of a known flow in generic mode, with a VLAN tag that the device took off, so that only the server can relay it.
     UnseenTag = 36, "unseen_tag";
+    /// Came in in generic mode with a UDP checksum that is not its own, as several datagrams have that were merged before.
+    UnseenTrain = 37, "unseen_train";
 }
 
 impl Reason {
@@ -147,6 +149,7 @@ impl Reason {
                 | Reason::ControlTooLong
                 | Reason::PathMtu
                 | Reason::Train
+                | Reason::UnseenTrain
         )
     }
 }

@@ -30,6 +30,13 @@ impl Sum {
         Self(self.0.wrapping_add(u64::from(word.raw())))
     }
 
+    /// Adds eight bytes, given as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn add_bytes(self, bytes: u64) -> Self {
+        Self(self.0.wrapping_add(bytes & 0xffff_ffff).wrapping_add(bytes >> 32))
+    }
+
     /// Takes a 16-bit word out of the sum.
     #[inline(always)]
     #[must_use]

@@ -170,7 +170,7 @@ fn send_and_data_indications() {
     }
 }
 
-fn arm_both_ways(offload: &Offload, client: &mut TurnClient, relayed: SocketAddr, peer: &UdpSocket) {
+pub fn arm_both_ways(offload: &Offload, client: &mut TurnClient, relayed: SocketAddr, peer: &UdpSocket) {
     offload.bind_and_arm_to_peer(client, CHANNEL, peer);
     wait_until("both ways are in the kernel", || {
         peer.send_to(b"arming", relayed).unwrap();

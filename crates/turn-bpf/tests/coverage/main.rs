@@ -5,6 +5,7 @@ mod calls;
 mod differential;
 mod families;
 mod left_to_server;
+mod merged;
 mod nat;
 mod opaque;
 mod pairs;

@@ -32,11 +32,13 @@ const GSO_SIZE: usize = 44;
 /// Headers grow by this much at the most: IPv4 to IPv6, a ChannelData header, and two VLAN tags.
 const MAX_GROWTH: usize = 32;
 
-/// Which of the two ingress programs a packet that comes in meets.
+/// Which of the ingress programs a packet that comes in meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ingress {
     /// The one for XDP.
     Xdp,
+    /// The one for generic XDP.
+    Generic,
     /// The one for TC.
     Tc,
 }
@@ -205,6 +207,9 @@ impl Kernel {
             Input::Received { .. } if self.ingress == Ingress::Tc => {
                 self.object.ingress().expect("the TC program").test_run(options)
             }
+            Input::Received { .. } if self.ingress == Ingress::Generic => {
+                self.object.generic_xdp().expect("the XDP program").test_run(options)
+            }
             Input::Received { .. } => self.object.xdp().expect("the XDP program").test_run(options),
             Input::Passed { .. } => self.object.unseen_tag().expect("the TC program").test_run(options),
             Input::Sent { .. } => self.object.egress().expect("the TC program").test_run(options),
@@ -212,7 +217,7 @@ impl Kernel {
         let TestRunResult { return_value, data_size_out, .. } =
             result.unwrap_or_else(|error| panic!("{}\nfor {input:02x?}", with_causes(&error)));
         frame.truncate(data_size_out as usize);
-        let is_xdp = self.ingress == Ingress::Xdp && matches!(input, Input::Received { .. });
+        let is_xdp = self.ingress != Ingress::Tc && matches!(input, Input::Received { .. });
         let verdict = match (is_xdp, return_value) {
             (true, XDP_PASS) | (false, TC_NEXT) => Verdict::Onward,
             (true, XDP_TX) => Verdict::Transmit,

@@ -7,6 +7,7 @@ mod kernel;
 mod limits;
 mod rates;
 mod trains;
+mod unseen_trains;
 mod verifier;
 
 macro_rules! in_the_kernel {

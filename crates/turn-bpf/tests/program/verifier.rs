@@ -24,13 +24,16 @@ fn all_programs_load_well_below_the_verifiers_limits() {
     let mut kernel = Kernel::load();
     // The others are loaded when they are needed.
     kernel.object.watch_transmissions().unwrap_or_else(|error| panic!("{}", with_causes(&error)));
+    kernel.object.generic_xdp().unwrap_or_else(|error| panic!("{}", with_causes(&error)));
     verify(&kernel, "");
 }
 
 /// The verifier takes that code out otherwise.
 #[test]
 fn programs_that_join_calls_load_well_below_the_verifiers_limits() {
-    verify(&Kernel::load_with(&LeaseTerms { joins_until: u64::MAX, ..TERMS }), "_join");
+    let mut kernel = Kernel::load_with(&LeaseTerms { joins_until: u64::MAX, ..TERMS });
+    kernel.object.generic_xdp().unwrap_or_else(|error| panic!("{}", with_causes(&error)));
+    verify(&kernel, "_join");
 }
 
 fn verify(kernel: &Kernel, variant: &str) {
