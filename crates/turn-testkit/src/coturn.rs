@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub const PASSWORD: &str = "pass";
 pub const REALM: &str = "lab";
 /// The port of every listener.
 pub const PORT: u16 = 3478;
+/// The port of a listener for TLS and DTLS.
+pub const SECURED_PORT: u16 = 5349;
 
 /// How long a server may take to answer for the first time.
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -58,6 +60,7 @@ pub struct CoturnOptions {
     listen: Vec<IpAddr>,
     relay: Vec<IpAddr>,
     port: u16,
+    secured: Option<(PathBuf, PathBuf)>,
     arguments: Vec<String>,
 }
 
@@ -69,8 +72,15 @@ impl CoturnOptions {
             listen: vec![v4.listen, v6.listen],
             relay: vec![v4.relay, v6.relay],
             port: PORT,
+            secured: None,
             arguments: Vec::new(),
         }
+    }
+
+    /// Also listens for TLS and DTLS, on [`SECURED_PORT`], with a certificate and its private key.
+    pub fn secured(mut self, certificate: &Path, key: &Path) -> Self {
+        self.secured = Some((certificate.into(), key.into()));
+        self
     }
 
     /// Listens on these addresses instead.
@@ -103,7 +113,14 @@ impl CoturnOptions {
         let log_path = folder.path().join("log");
         let log = File::create(&log_path)?;
         let mut command = server.command("turnserver");
-        command.args(["-n", "-a", "-f", "--no-tls", "--no-dtls", "--no-cli", "--log-file", "stdout"]);
+        command.args(["-n", "-a", "-f", "--no-cli", "--log-file", "stdout"]);
+        match &self.secured {
+            Some((certificate, key)) => {
+                command.arg("--cert").arg(certificate).arg("--pkey").arg(key);
+                command.args(["--tls-listening-port", &SECURED_PORT.to_string()]);
+            }
+            None => drop(command.args(["--no-tls", "--no-dtls"])),
+        }
         command.args(["-u", &format!("{USER}:{PASSWORD}"), "-r", REALM, "-p", &self.port.to_string()]);
         for address in &self.listen {
             command.args(["-L", &address.to_string()]);

@@ -8,12 +8,13 @@ use crate::command::{as_root, find, run};
 type Wanted = (&'static str, &'static [&'static str]);
 
 /// For everything.
-pub const WANTED: [Wanted; 11] = [
+pub const WANTED: [Wanted; 12] = [
     ("turnserver", &["coturn"]),
     ("turnutils_uclient", &["coturn"]),
     ("ethtool", &["ethtool"]),
     ("ip", &["iproute2"]),
     ("nft", &["nftables"]),
+    ("openssl", &["openssl"]),
     ("sysctl", &["procps"]),
     ("tcpdump", &["tcpdump"]),
     ("setpriv", &["util-linux"]),

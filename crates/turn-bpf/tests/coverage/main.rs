@@ -10,6 +10,7 @@ mod nat;
 mod opaque;
 mod pairs;
 mod routes;
+mod secured;
 mod virtual_ports;
 mod wires;
 
