@@ -10,6 +10,7 @@ use self::cell::Cell;
 use self::client::Client;
 use self::matrix::Matrix;
 use self::server::Server;
+use self::together::Together;
 use crate::command::{self, root};
 use crate::demo::progress::Progress;
 use crate::{interrupt, release};
@@ -19,6 +20,7 @@ mod client;
 pub mod install;
 mod matrix;
 pub mod server;
+mod together;
 mod verdict;
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,9 @@ pub struct Arguments {
     /// Only these clients.
     #[arg(long, value_enum, value_delimiter = ',')]
     clients: Vec<Client>,
+    /// Only servers of different makes on one host at the same time, each with a client of its own.
+    #[arg(long, conflicts_with_all = ["servers", "clients"])]
+    together: bool,
     /// Print one JSON document instead of the table.
     #[arg(long)]
     json: bool,
@@ -39,8 +44,10 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     interrupt::catch()?;
-    let servers = chosen(&arguments.servers);
-    let clients = chosen(&arguments.clients);
+    let (mut servers, mut clients) = (chosen(&arguments.servers), chosen(&arguments.clients));
+    if arguments.together {
+        (servers, clients) = (together::SERVERS.to_vec(), vec![together::CLIENT]);
+    }
     let binary = match &arguments.binary {
         Some(binary) => binary.clone(),
         None => {
@@ -53,8 +60,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !command::is_root() {
         return release::run_again_as_root(&binary);
     }
-    let matrix = fill(&servers, &clients, &binary)?;
-    if arguments.json {
+    let is_whole = arguments.servers.is_empty() && arguments.clients.is_empty();
+    let together = if is_whole { Some(Together::run(&binary)?) } else { None };
+    if let Some(together) = &together {
+        println!("{together}");
+        together.store()?;
+    }
+    let matrix = match arguments.together {
+        true => Matrix::new(&[], &[]),
+        false => fill(&servers, &clients, &binary)?,
+    };
+    if arguments.together {
+        // It is printed already.
+    } else if arguments.json {
         println!("{}", serde_json::to_string_pretty(&matrix)?);
     } else {
         println!("{matrix}");
@@ -65,7 +83,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         fs::write(&path, all.document()).with_context(|| path.display().to_string())?;
         eprintln!("interop: docs/interop.md is written");
     }
-    Ok(if matrix.has_faults() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let are_faulty = matrix.has_faults() || together.is_some_and(|together| together.has_faults());
+    Ok(if are_faulty { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn fill(servers: &[Server], clients: &[Client], binary: &Path) -> Result<Matrix> {
@@ -110,6 +129,15 @@ mod tests {
     struct CommandLine {
         #[command(flatten)]
         arguments: Arguments,
+    }
+
+    #[test]
+    fn what_was_run_together_is_written_down() {
+        let document = fs::read_to_string(document_path()).unwrap();
+        let (_, section) = document.split_once("## Servers of different makes on one host").unwrap();
+        for server in together::SERVERS {
+            assert!(section.contains(server.title()), "{}", server.title());
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
-use turn_testkit::coturn::Coturn;
+use turn_testkit::coturn::{Coturn, PORT};
 use turn_testkit::datagram;
 use turn_testkit::lab::{Family, Lab};
 use turn_testkit::machine::Rest;
@@ -80,8 +80,12 @@ impl Half<'_> {
         let start = Instant::now();
         let before = Costs::now(&coturn, &peer, offload.as_ref())?;
         let probe = Probe::start(self.lab, &coturn, self.load.duration())?;
-        let mut uclient =
-            Uclient::start(&self.lab.client, self.load, addresses.listen, Some((addresses.peer, PEER_PORT)))?;
+        let mut uclient = Uclient::start(
+            &self.lab.client,
+            self.load,
+            (addresses.listen, PORT).into(),
+            Some((addresses.peer, PEER_PORT)),
+        )?;
         let uclient_cpu = self.watch(name, &mut uclient, &probe, start)?;
         let tally = uclient.finish()?;
         let probed = probe.finish()?;

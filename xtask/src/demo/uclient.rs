@@ -1,13 +1,13 @@
 //! `turnutils_uclient`, coturn's own load generator.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, bail};
-use turn_testkit::coturn::{PASSWORD, PORT, USER};
+use turn_testkit::coturn::{PASSWORD, USER};
 use turn_testkit::lab::Namespace;
 use turn_testkit::process::Process;
 
@@ -39,14 +39,14 @@ impl Uclient {
     pub fn start(
         client: &Namespace,
         load: &Load,
-        server: IpAddr,
+        server: SocketAddr,
         peer: Option<(IpAddr, u16)>,
     ) -> Result<Self> {
         // uclient writes to a pipe in blocks, which is no use for showing progress.
         let mut command = client.command("stdbuf");
         command
             .args(["-oL", "turnutils_uclient", "-c", "-u", USER, "-w", PASSWORD])
-            .args(["-p", &PORT.to_string()]);
+            .args(["-p", &server.port().to_string()]);
         match peer {
             Some((ip, port)) => command.args(["-e", &ip.to_string(), "-r", &port.to_string()]),
             None => command.arg("-y"),
@@ -54,7 +54,7 @@ impl Uclient {
         command
             .args(["-m", &load.clients.to_string(), "-n", &load.messages_per_client.to_string()])
             .args(["-l", &load.message_size.to_string(), "-z", &load.interval_ms.to_string()])
-            .arg(server.to_string())
+            .arg(server.ip().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());

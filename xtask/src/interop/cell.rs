@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use turn_testkit::coturn::PORT;
 use turn_testkit::daemon::Daemon;
 use turn_testkit::lab::{Lab, Topology};
 use turn_testkit::scratch::ScratchFolder;
@@ -171,7 +172,7 @@ fn try_half(server: Server, client: Client, offload: Option<&Path>) -> Result<Ha
     let mut session_reasons = BTreeMap::new();
     let mut bindings_seen = 0;
     let outcome = std::thread::scope(|scope| -> Result<Result<Observed>> {
-        let run = scope.spawn(|| client.run(&lab));
+        let run = scope.spawn(|| client.run(&lab, PORT));
         while !run.is_finished() {
             if let Some(daemon) = &daemon {
                 let sessions = daemon.sessions()?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use turn_testkit::coturn::{PASSWORD, PORT, REALM, USER};
+use turn_testkit::coturn::{PASSWORD, REALM, USER};
 use turn_testkit::lab::{Family, Lab};
 use turn_testkit::process::Process;
 use turn_testkit::scratch::ScratchFolder;
@@ -121,18 +121,18 @@ impl Client {
         )
     }
 
-    /// Its traffic through the server of the lab, from beginning to end.
-    pub fn run(self, lab: &Lab) -> Result<Observed> {
+    /// Its traffic through the lab's server at this port, from beginning to end.
+    pub fn run(self, lab: &Lab, port: u16) -> Result<Observed> {
         let addresses = lab.addresses(Family::V4);
         let echo = Echo::start(lab.peer.udp_socket((addresses.peer, 0).into())?);
         let peer = (!self.is_pair()).then(|| echo.address());
         match self {
-            Self::Uclient | Self::UclientPair => run_uclient(lab, peer),
+            Self::Uclient | Self::UclientPair => run_uclient(lab, port, peer),
             Self::ChromiumPair => {
                 let profile = ScratchFolder::new("chromium")?;
                 let mut command = lab.client.command("node");
                 command.arg(install::script("chromium.mjs")).arg(install::node_modules());
-                command.arg(format!("{}:{PORT}", addresses.listen)).args([USER, PASSWORD]);
+                command.arg(format!("{}:{port}", addresses.listen)).args([USER, PASSWORD]);
                 command.arg(SECONDS.to_string()).arg(profile.path()).env("HOME", profile.path());
                 run_driver(command, SECONDS)
             }
@@ -147,7 +147,7 @@ impl Client {
                 let seconds = if self == Self::TurnClientProtoPairMinute { LONG_SECONDS } else { SECONDS };
                 let mut command = lab.client.command(program);
                 command.args(script).args(["--user", USER, "--password", PASSWORD, "--realm", REALM]);
-                command.args(["--server", &SocketAddr::new(addresses.listen, PORT).to_string()]);
+                command.args(["--server", &SocketAddr::new(addresses.listen, port).to_string()]);
                 command.args(["--local", &addresses.client.to_string()]);
                 command.args(["--rate", &PACKETS_PER_SECOND.to_string(), "--seconds", &seconds.to_string()]);
                 if let Some(peer) = peer {
@@ -160,14 +160,14 @@ impl Client {
 }
 
 /// uclient says only how much came back; it looks at no byte.
-fn run_uclient(lab: &Lab, peer: Option<SocketAddr>) -> Result<Observed> {
+fn run_uclient(lab: &Lab, port: u16, peer: Option<SocketAddr>) -> Result<Observed> {
     let load = Load {
         clients: UCLIENTS,
         messages_per_client: PACKETS_PER_SECOND * SECONDS / UCLIENTS,
         message_size: MESSAGE_SIZE,
         interval_ms: 1000 * UCLIENTS / PACKETS_PER_SECOND,
     };
-    let server = lab.addresses(Family::V4).listen;
+    let server = (lab.addresses(Family::V4).listen, port).into();
     let mut uclient = Uclient::start(&lab.client, &load, server, peer.map(|peer| (peer.ip(), peer.port())))?;
     wait(&mut uclient.process, SECONDS).with_context(|| format!("{:?}", uclient.tally()))?;
     let tally = uclient.finish()?;

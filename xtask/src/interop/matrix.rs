@@ -11,6 +11,7 @@ use super::cell::{Cell, Half};
 use super::client::Client;
 use super::install;
 use super::server::Server;
+use super::together::Together;
 use super::verdict::Verdict;
 use turn_testkit::machine;
 
@@ -74,8 +75,10 @@ impl Matrix {
              ## Share relayed in the kernel\n\n\
              `server`: the call works, and the server relays it. `-`: the two do not work together, not even without turn-bpf. The reasons \
              are below.\n\n{overview}\n\n\
-             ## Each with each\n\n{details}\n",
-            self.machine, self.coturn_of_sid,
+             ## Each with each\n\n{details}\n{}",
+            self.machine,
+            self.coturn_of_sid,
+            Together::load().map(|together| together.section()).unwrap_or_default(),
         )
     }
 

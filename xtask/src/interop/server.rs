@@ -74,21 +74,26 @@ impl Server {
         }
     }
 
-    /// Starts it in the lab, and waits until it answers a STUN binding request.
+    /// Starts it in the lab on the usual port, and waits until it answers a STUN binding request.
     pub fn start(self, lab: &Lab) -> Result<Running> {
+        self.start_on(lab, PORT)
+    }
+
+    /// The same on another port. Some listen on the port behind it, too.
+    pub fn start_on(self, lab: &Lab, port: u16) -> Result<Running> {
         let folder = ScratchFolder::new("server")?;
         let address = lab.addresses(Family::V4).listen.to_string();
-        let mut command = self.command(lab, folder.path(), &address)?;
+        let mut command = self.command(lab, folder.path(), &address, port)?;
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = Process::spawn(&mut command).with_context(|| format!("cannot run {}", self.title()))?;
         let mut running = Running { process, folder };
-        running.wait_for_answer(lab, SocketAddr::new(address.parse()?, PORT))?;
+        running.wait_for_answer(lab, SocketAddr::new(address.parse()?, port))?;
         Ok(running)
     }
 
-    fn command(self, lab: &Lab, folder: &Path, address: &str) -> Result<Command> {
-        let port = PORT.to_string();
+    fn command(self, lab: &Lab, folder: &Path, address: &str, port: u16) -> Result<Command> {
+        let port = port.to_string();
         let mut command = match self {
             Self::Coturn => lab.server.command("turnserver"),
             Self::CoturnNew | Self::CoturnNewOptions => {
