@@ -215,6 +215,21 @@ impl Packet {
         self
     }
 
+    /// The frame with an ICMP error in place of the datagram: "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443). It
+    /// quotes an IP packet.
+    pub fn too_big(self, mtu: u32, quoted: &[u8]) -> Vec<u8> {
+        let (protocol, kind) = if self.source.is_ipv4() { (1, [3, 4]) } else { (58, [2, 0]) };
+        // A datagram whose UDP header makes way for that of ICMP, which is as long.
+        let mut frame = self.udp_checksum(UdpChecksum::Zero).protocol(protocol).payload(quoted).build();
+        let at = frame.len() - quoted.len() - 8;
+        frame[at..at + 2].copy_from_slice(&kind);
+        frame[at + 2..at + 4].fill(0);
+        frame[at + 4..at + 8].copy_from_slice(&mtu.to_be_bytes());
+        let checksum = internet_checksum(&frame[at..]);
+        frame[at + 2..at + 4].copy_from_slice(&checksum.to_be_bytes());
+        frame
+    }
+
     /// The frame, without preamble and frame check sequence.
     pub fn build(&self) -> Vec<u8> {
         let datagram = self.datagram();

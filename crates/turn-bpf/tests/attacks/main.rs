@@ -9,9 +9,11 @@ mod load;
 mod local;
 mod requests;
 mod responses;
+mod running;
 mod server_death;
 mod strangers;
 mod targets;
+mod unheard;
 
 use turn_testkit::offload::OffloadOptions;
 

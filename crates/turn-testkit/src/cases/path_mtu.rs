@@ -10,7 +10,7 @@ use super::subject::{DATA, MTU, Subject, data};
 use super::witness::{armed, unarmed};
 use super::{Case, NOW, SECOND};
 use crate::checksum::internet_checksum;
-use crate::packet::{TPID_8021Q, UdpChecksum};
+use crate::packet::{Packet, TPID_8021Q};
 
 const ETHERNET: usize = 14;
 
@@ -337,24 +337,13 @@ fn set_header_checksum(frame: &mut [u8]) {
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// What a router sends to the server: "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443).
+/// What a router sends to the server.
 pub(super) fn icmp_error(is_v4: bool, mtu: u32, quoted: &[u8]) -> Vec<u8> {
     let (source, destination) = match is_v4 {
         true => (crate::role::PEER, crate::role::RELAYED),
         false => (crate::role::PEER_V6, crate::role::RELAYED_V6),
     };
-    let protocol = if is_v4 { 1 } else { 58 };
-    let carrier = crate::packet::Packet::new(source, destination).udp_checksum(UdpChecksum::Zero);
-    // A datagram whose UDP header makes way for that of ICMP, which is as long.
-    let mut frame = carrier.protocol(protocol).payload(quoted).build();
-    let at = frame.len() - quoted.len() - 8;
-    let kind = if is_v4 { [3, 4] } else { [2, 0] };
-    frame[at..at + 2].copy_from_slice(&kind);
-    frame[at + 2..at + 4].fill(0);
-    frame[at + 4..at + 8].copy_from_slice(&mtu.to_be_bytes());
-    let checksum = internet_checksum(&frame[at..]);
-    frame[at + 2..at + 4].copy_from_slice(&checksum.to_be_bytes());
-    frame
+    Packet::new(source, destination).too_big(mtu, quoted)
 }
 
 #[cfg(test)]
