@@ -113,8 +113,8 @@ fn x12_an_allocation_that_is_refused_is_none() {
     assert_eq!(offload.daemon().status().unwrap().allocations, 1);
 }
 
-/// Who talks to whom is visible to the operator; under which name is in the log of ended sessions alone, and not even there
-/// where the operator says so (RFC 8656 section 21.1.6).
+/// Who talks to whom is visible to the operator; under which name is in the log of ended sessions and in the document of sessions, and not
+/// even there where the operator says so (RFC 8656 section 21.1.6).
 #[test]
 fn sc6_neither_documents_nor_log_name_the_user() {
     const USER: &str = "whistleblower";
