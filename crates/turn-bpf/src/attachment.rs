@@ -4,6 +4,7 @@
 use aya::programs::tc::{self, SchedClassifierLinkId, TcAttachType, TcError};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, XdpMode};
+use rustix::io::Errno;
 
 use crate::control::document::Mode;
 use crate::host::{self, FIRST_WITH_TCX, KernelRelease};
@@ -206,6 +207,8 @@ pub fn prepare_tc(name: &str) -> Result<(), AttachError> {
     }
     match tc::qdisc_add_clsact(name) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
+        // It stays when its filters go, and others use it, too.
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {}
         Err(source) => return Err(AttachError::Clsact { interface: name.to_owned(), source }),
     }
     // A filter outlives a process that was killed. As long as no other process holds such a program, one that is there is a

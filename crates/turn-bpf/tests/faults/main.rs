@@ -6,6 +6,7 @@ mod beside;
 mod call;
 mod clock;
 mod cycles;
+mod filters;
 mod interfaces;
 mod maps;
 mod processes;
