@@ -36,10 +36,14 @@ pub struct Built<'a> {
     pub turn_bpf: &'a Path,
     /// Only tests whose names contain one of these, where there are any.
     pub filters: &'a [String],
+    /// Only what every run of all tests has time for.
+    pub is_quick: bool,
 }
 
 /// Tests of the package turn-bpf: the program, what they show, and arguments.
-const TESTS: [(&str, &str, &[&str]); 6] = [
+type Tests = (&'static str, &'static str, &'static [&'static str]);
+
+const TESTS: [Tests; 6] = [
     ("program", "packet tables in the kernel", &["--show-output"]),
     (
         "turn_bpf",
@@ -57,19 +61,39 @@ const TESTS: [(&str, &str, &[&str]); 6] = [
     ("vlan", "calls by VLANs", &["--include-ignored", "--nocapture"]),
 ];
 
+/// What only kernels without tcx can show.
+const FILTERS: Tests =
+    ("faults", "filters that outlive a daemon", &["--include-ignored", "--nocapture", "filters::"]);
+
+/// That the kernel takes all programs, and relays what a client says through a stock coturn.
+const QUICK: [Tests; 2] = [
+    ("program", "all programs", &["--show-output", "verifier::"]),
+    (
+        "operations",
+        "a call by coturn",
+        &["--nocapture", "probe::a_call_from_another_machine_is_relayed_in_the_kernel"],
+    ),
+];
+
+/// Which tests a kernel of this kind is to run.
+fn tests(has_tcx: bool, is_quick: bool) -> impl Iterator<Item = &'static Tests> {
+    let all: &[Tests] = if is_quick { &QUICK } else { &TESTS };
+    all.iter().chain((!has_tcx && !is_quick).then_some(&FILTERS))
+}
+
 /// The programs that the checks start.
 pub fn programs(built: &Built<'_>) -> Vec<PathBuf> {
-    let tests = TESTS.iter().filter_map(|(name, ..)| built.test(name)).map(|test| test.path.clone());
-    tests.chain([built.turn_bpf.to_owned()]).collect()
+    let tests = tests(false, built.is_quick).filter_map(|(name, ..)| built.test(name));
+    tests.map(|test| test.path.clone()).chain([built.turn_bpf.to_owned()]).collect()
 }
 
 /// All checks for a kernel.
 pub fn of(kernel: &Kernel, built: &Built<'_>) -> Vec<Check> {
-    if kernel.is_supported { supported(built) } else { refused(built) }
+    if kernel.is_supported { supported(kernel, built) } else { refused(built) }
 }
 
-fn supported(built: &Built<'_>) -> Vec<Check> {
-    let tests = TESTS.iter().filter_map(|(name, shows, arguments)| {
+fn supported(kernel: &Kernel, built: &Built<'_>) -> Vec<Check> {
+    let tests = tests(kernel.has_tcx, built.is_quick).filter_map(|(name, shows, arguments)| {
         let test = built.test(name)?;
         let mut arguments = arguments.to_vec();
         if !built.filters.is_empty() {

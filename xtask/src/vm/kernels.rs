@@ -15,6 +15,8 @@ pub struct Kernel {
     pub is_supported: bool,
     /// Whether it is the oldest or the newest that turn-bpf runs on.
     pub is_at_an_end: bool,
+    /// Whether it holds TC programs by links that end with their owner (6.6), and not by filters.
+    pub has_tcx: bool,
 }
 
 /// From old to new. The newest is whatever Debian has backported last.
@@ -26,6 +28,7 @@ pub const KERNELS: [Kernel; 4] = [
         package: "linux-image-cloud-amd64",
         is_supported: false,
         is_at_an_end: false,
+        has_tcx: false,
     },
     Kernel {
         name: "6.1",
@@ -34,6 +37,7 @@ pub const KERNELS: [Kernel; 4] = [
         package: "linux-image-cloud-amd64",
         is_supported: true,
         is_at_an_end: true,
+        has_tcx: false,
     },
     Kernel {
         name: "6.12",
@@ -42,6 +46,7 @@ pub const KERNELS: [Kernel; 4] = [
         package: "linux-image-6.12-cloud-amd64",
         is_supported: true,
         is_at_an_end: false,
+        has_tcx: true,
     },
     Kernel {
         name: "newest",
@@ -50,5 +55,6 @@ pub const KERNELS: [Kernel; 4] = [
         package: "linux-image-cloud-amd64",
         is_supported: true,
         is_at_an_end: true,
+        has_tcx: true,
     },
 ];

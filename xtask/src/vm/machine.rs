@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -29,8 +29,8 @@ pub struct Machine<'a> {
     pub console: &'a Path,
     /// Whether the processor's own virtualization is used.
     pub kvm: bool,
-    /// The longest that it may take.
-    pub limit: Duration,
+    /// It is ended when it is still running then.
+    pub deadline: Instant,
 }
 
 impl Machine<'_> {
@@ -42,7 +42,8 @@ impl Machine<'_> {
             let console = String::from_utf8_lossy(&console);
             let lines: Vec<_> = console.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
             let last = lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n");
-            anyhow!("{error:#}; the console ({}) ends with\n{last}", self.console.display())
+            let qemu = fs::read_to_string(self.qemu_log()).unwrap_or_default();
+            anyhow!("{error:#}; the console ({}) ends with\n{last}\n{qemu}", self.console.display())
         })
     }
 
@@ -65,6 +66,9 @@ impl Machine<'_> {
         let mut booted = false;
         loop {
             interrupt::check()?;
+            if Instant::now() > self.deadline {
+                bail!("the machine has not ended after {} s", start.elapsed().as_secs());
+            }
             match messages.recv_timeout(Duration::from_millis(200)) {
                 Ok(Message::Done) => break,
                 Ok(message) => {
@@ -74,9 +78,6 @@ impl Machine<'_> {
                 Err(RecvTimeoutError::Disconnected) => bail!("the machine stopped before its time"),
                 Err(RecvTimeoutError::Timeout) if !booted && start.elapsed() > BOOT_LIMIT => {
                     bail!("the machine has said nothing for {} s", BOOT_LIMIT.as_secs())
-                }
-                Err(RecvTimeoutError::Timeout) if start.elapsed() > self.limit => {
-                    bail!("the machine has not ended after {} s", self.limit.as_secs())
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -114,7 +115,12 @@ impl Machine<'_> {
             .args(["-append", "console=ttyS0 panic=-1 oops=panic random.trust_cpu=on net.ifnames=0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(self.console.with_extension("qemu.log"))?);
+            .stderr(File::create(self.qemu_log())?);
         Ok(command)
+    }
+
+    /// Where what QEMU itself says goes.
+    fn qemu_log(&self) -> PathBuf {
+        self.console.with_extension("qemu.log")
     }
 }

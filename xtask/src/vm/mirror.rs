@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -16,7 +16,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const FRESH: Duration = Duration::from_secs(12 * 3600);
 /// How often a mirror is asked, and how long each time.
 const ATTEMPTS: u32 = 2;
-const LIMIT_SECONDS: &str = "60";
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What was taken out of the packages.
 #[derive(Clone, Debug)]
@@ -32,11 +32,13 @@ pub struct Image {
 pub struct Mirror<'a> {
     url: &'a str,
     cache: &'a Path,
+    /// Nothing is waited for after this.
+    deadline: Instant,
 }
 
 impl<'a> Mirror<'a> {
-    pub fn new(url: &'a str, cache: &'a Path) -> Self {
-        Self { url: url.trim_end_matches('/'), cache }
+    pub fn new(url: &'a str, cache: &'a Path, deadline: Instant) -> Self {
+        Self { url: url.trim_end_matches('/'), cache, deadline }
     }
 
     /// The present kernel of that series with these modules, from the cache or from the mirror. `say` is told what is fetched.
@@ -73,7 +75,7 @@ impl<'a> Mirror<'a> {
         fs::create_dir_all(fresh.join("modules"))?;
         say(&format!("{}: fetching {}", kernel.name, packages.join(", ")));
         persistently(say, || {
-            let mut download = limited("apt-get", &apt);
+            let mut download = self.limited("apt-get", &apt)?;
             run(download.arg("--quiet").arg("download").args(&packages).current_dir(&fresh))
         })?;
         take_out(&fresh, modules)?;
@@ -114,13 +116,25 @@ impl<'a> Mirror<'a> {
         fs::write(apt.join("sources.new"), &sources)?;
         say(&format!("{}: asking {} for {}", kernel.name, self.url, kernel.suite));
         persistently(say, || {
-            let mut update = limited("apt-get", apt);
+            let mut update = self.limited("apt-get", apt)?;
             update.arg("-o").arg(option("Dir::Etc::SourceList", &apt.join("sources.new")));
             // Failing to fetch a list is otherwise a warning.
             run(update.args(["-o", "APT::Update::Error-Mode=any", "--quiet", "update"]))
         })?;
         fs::rename(apt.join("sources.new"), file)?;
         Ok(())
+    }
+
+    /// apt, ended when it takes too long.
+    fn limited(&self, program: &str, apt: &Path) -> Result<Command> {
+        let seconds = self.deadline.saturating_duration_since(Instant::now()).min(LIMIT).as_secs();
+        if seconds == 0 {
+            bail!("no time is left to ask {}", self.url);
+        }
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", &seconds.to_string(), program]);
+        configure(&mut command, apt);
+        Ok(command)
     }
 }
 
@@ -166,14 +180,6 @@ fn kernel_packages(shown: &str) -> Vec<String> {
 /// apt with lists and settings of its own.
 fn apt_command(program: &str, apt: &Path) -> Command {
     let mut command = Command::new(program);
-    configure(&mut command, apt);
-    command
-}
-
-/// The same, but ended when it takes too long.
-fn limited(program: &str, apt: &Path) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", LIMIT_SECONDS, program]);
     configure(&mut command, apt);
     command
 }

@@ -128,6 +128,7 @@ impl KernelReport {
             Message::Line { step, line } => {
                 self.take_program(&line);
                 if let Some(check) = self.checks.get_mut(step) {
+                    check.fault = Some(NOT_ENDED.into());
                     if let Some(Counts { passed, failed, skipped }) = test::result(&line) {
                         check.passed += passed;
                         check.failed += failed;
@@ -166,6 +167,11 @@ impl KernelReport {
         }
     }
 
+    /// The check that was running when the machine was ended.
+    pub fn unfinished(&self) -> Option<&CheckReport> {
+        self.checks.iter().find(|check| check.fault.as_deref() == Some(NOT_ENDED))
+    }
+
     /// Nothing more will come.
     pub fn end(&mut self, after: Duration) {
         self.programs.sort_by(|one, other| one.program.cmp(&other.program));
@@ -173,6 +179,8 @@ impl KernelReport {
     }
 }
 
+/// What is wrong with a check from its first line to its end.
+const NOT_ENDED: &str = "it has not ended";
 /// How lines begin that say how much the verifier has worked.
 const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
 
