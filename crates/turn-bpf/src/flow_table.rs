@@ -14,13 +14,17 @@ use turn_datapath::{Flow, FlowKey};
 use turn_snoop::{ChannelBinding, FiveTuple};
 use turn_wire::Be16;
 
+use self::adoption::Claim;
+
 mod accounting;
+mod adoption;
 mod direction;
 mod pausing;
 #[cfg(test)]
 mod tests;
 
 pub use accounting::{Cause, Course, EndedSession, Origin, Traffic};
+pub use adoption::{Entries, KeptSession};
 pub use direction::Direction;
 
 /// The maps that hold flows, as this file needs them.
@@ -119,7 +123,14 @@ pub struct FlowTable<M> {
     waiting: Vec<(BindingId, Option<HeadStart>)>,
     labels: RandomState,
     totals: HashMap<(u32, Course), Traffic>,
+    /// What flows carried that are gone, as far as totals have it.
+    retired: HashMap<(u32, Course), Traffic>,
     ended: Vec<EndedSession>,
+    /// Bindings that have changed, and parts of `retired`, since they were asked for.
+    changed: HashSet<BindingId>,
+    changed_totals: HashSet<(u32, Course)>,
+    /// While the entries of an earlier table are adopted, the flows that no binding has claimed yet.
+    unclaimed: Option<HashSet<FlowKey>>,
 }
 
 impl<M: FlowMaps> FlowTable<M> {
@@ -138,8 +149,17 @@ impl<M: FlowMaps> FlowTable<M> {
             waiting: Vec::new(),
             labels: RandomState::new(),
             totals: HashMap::new(),
+            retired: HashMap::new(),
             ended: Vec::new(),
+            changed: HashSet::new(),
+            changed_totals: HashSet::new(),
+            unclaimed: None,
         }
+    }
+
+    /// The maps.
+    pub fn maps(&self) -> &M {
+        &self.maps
     }
 
     /// All bindings.
@@ -215,6 +235,7 @@ impl<M: FlowMaps> FlowTable<M> {
     /// The binding is over.
     pub fn unbind(&mut self, binding: &ChannelBinding, cause: Cause) {
         let id = id_of(binding);
+        self.changed.insert(id);
         if self.bindings.get(&id).is_none_or(|bound| bound.binding != *binding) {
             return;
         }
@@ -314,6 +335,7 @@ impl<M: FlowMaps> FlowTable<M> {
         if let Some(advertised) = bound.binding.relayed {
             self.wire_addresses.insert(advertised.ip(), source.ip());
         }
+        self.changed.insert(id);
         if bound.relayed.replace(source).is_none() {
             self.by_relayed_port.entry(source.port()).or_default().push(id);
         }
@@ -326,7 +348,6 @@ impl<M: FlowMaps> FlowTable<M> {
     }
 
     fn add(&mut self, binding: ChannelBinding) {
-        let id = id_of(&binding);
         let relayed = binding.relayed.map(|advertised| {
             let wire_address = self.wire_addresses.get(&advertised.ip()).copied();
             SocketAddr::new(wire_address.unwrap_or(advertised.ip()), advertised.port())
@@ -341,10 +362,19 @@ impl<M: FlowMaps> FlowTable<M> {
             carried: [Traffic::default(); 2],
             is_paused: false,
         };
+        self.place(bound);
+    }
+
+    fn place(&mut self, bound: BoundFlows) {
+        let BoundFlows { binding, relayed, .. } = bound;
+        let id = id_of(&binding);
+        self.changed.insert(id);
         self.bindings.insert(id, bound);
+        if let Some(relayed) = relayed {
+            self.by_relayed_port.entry(relayed.port()).or_default().push(id);
+        }
 
         let Some((relayed, peer)) = ends_of(&binding) else { return };
-        self.by_relayed_port.entry(relayed.port()).or_default().push(id);
         self.by_ends.insert((relayed, peer), id);
         if let Some(other) = self.by_ends.get(&(peer, relayed)).copied().filter(|other| *other != id) {
             self.replan(id, Some(other));
@@ -447,7 +477,13 @@ impl<M: FlowMaps> FlowTable<M> {
         if direction.is_installed {
             return;
         }
-        direction.obstacle = match self.maps.insert_flow(&direction.key, flow) {
+        let inserted = match self.claim(&direction.key, flow) {
+            Claim::Adopted => Ok(()),
+            // It is taken out when all are claimed, and this one is tried again.
+            Claim::OfAnother => return,
+            Claim::None => self.maps.insert_flow(&direction.key, flow),
+        };
+        direction.obstacle = match inserted {
             Ok(()) => None,
             Err(InsertError::Exists) => Some(Obstacle::Ambiguous),
             Err(InsertError::Full) => Some(Obstacle::TableFull),
@@ -483,7 +519,9 @@ impl<M: FlowMaps> FlowTable<M> {
             self.expect(output);
         }
         if let Some(flow) = self.maps.flow(&direction.key) {
-            accounting::count(&mut self.totals, &mut direction, &flow);
+            let course = accounting::count(&mut self.totals, &mut direction, &flow);
+            *self.retired.entry(course).or_default() += Traffic::from(&flow);
+            self.changed_totals.insert(course);
         }
         self.maps.remove_flow(&direction.key);
         self.owners.remove(&direction.key);
@@ -494,6 +532,9 @@ impl<M: FlowMaps> FlowTable<M> {
 
     /// Brings the map in line with who expects an output: an output that two flows expect proves neither.
     fn expect(&mut self, output: &FlowKey) {
+        if self.unclaimed.is_some() {
+            return;
+        }
         match self.expecting.get(output).map(Vec::as_slice) {
             Some([only]) if !self.paused.contains(only) => {
                 if let Err(error) = self.maps.insert_expected(output, only) {

@@ -6,12 +6,15 @@ use std::time::Duration;
 use turn_wire::stun::{AddressFamily, TransactionId};
 
 use crate::grant::Grant;
+use crate::memory::{AllocationMemory, BindingMemory, RelayedMemory};
 use crate::{ChannelBinding, FiveTuple, User};
 
 /// An allocation that the server has announced and not taken back (RFC 8656 section 6).
 #[derive(Debug)]
 pub struct Allocation {
     five_tuple: FiveTuple,
+    /// When it was learned.
+    made: Duration,
     /// By family; at least one.
     relayed: BTreeMap<AddressFamily, Relayed>,
     is_mobile: bool,
@@ -39,6 +42,18 @@ struct Bound {
     transaction_id: Option<TransactionId>,
 }
 
+impl Bound {
+    fn memory(&self) -> BindingMemory {
+        let ChannelBinding { channel, peer, relayed, .. } = self.binding;
+        BindingMemory {
+            channel,
+            peer,
+            relayed,
+            transaction_id: self.transaction_id.map(|TransactionId(id)| id),
+        }
+    }
+}
+
 impl Allocation {
     pub(crate) fn new(
         now: Duration,
@@ -54,6 +69,7 @@ impl Allocation {
             .collect();
         Self {
             five_tuple,
+            made: now,
             relayed,
             is_mobile: grant.is_mobile,
             transaction_id: Some(transaction_id),
@@ -65,10 +81,11 @@ impl Allocation {
     }
 
     /// One that was made before anyone looked. Its relayed transport addresses are not known.
-    pub(crate) fn adopted(five_tuple: FiveTuple, deadline: Duration) -> Self {
-        let unknown = Relayed { address: None, deadline };
+    pub(crate) fn adopted(now: Duration, five_tuple: FiveTuple, lifetime: Duration) -> Self {
+        let unknown = Relayed { address: None, deadline: now.saturating_add(lifetime) };
         Self {
             five_tuple,
+            made: now,
             relayed: [(AddressFamily::Ipv4, unknown), (AddressFamily::Ipv6, unknown)].into(),
             is_mobile: false,
             transaction_id: None,
@@ -77,6 +94,53 @@ impl Allocation {
             learns_nothing_until: Duration::ZERO,
             user: None,
         }
+    }
+
+    /// What there is to be told to another snoop.
+    pub fn memory(&self) -> AllocationMemory {
+        let relayed = |family| {
+            let relayed = self.relayed.get(&family)?;
+            Some(RelayedMemory { address: relayed.address, deadline: relayed.deadline })
+        };
+        AllocationMemory {
+            five_tuple: self.five_tuple,
+            made: self.made,
+            relayed: [AddressFamily::Ipv4, AddressFamily::Ipv6].map(relayed),
+            is_mobile: self.is_mobile,
+            transaction_id: self.transaction_id.map(|TransactionId(id)| id),
+            learns_nothing_until: self.learns_nothing_until,
+            user: self.user.clone(),
+            bindings: self.bindings.values().map(Bound::memory).collect(),
+        }
+    }
+
+    /// The same of one binding.
+    pub fn binding_memory(&self, channel: u16) -> Option<BindingMemory> {
+        self.bindings.get(&channel).map(Bound::memory)
+    }
+
+    pub(crate) fn remembered(memory: AllocationMemory) -> Self {
+        let families = [AddressFamily::Ipv4, AddressFamily::Ipv6].into_iter();
+        let relayed = families.zip(memory.relayed).filter_map(|(family, relayed)| {
+            let RelayedMemory { address, deadline } = relayed?;
+            Some((family, Relayed { address, deadline }))
+        });
+        let mut allocation = Self {
+            five_tuple: memory.five_tuple,
+            made: memory.made,
+            relayed: relayed.collect(),
+            is_mobile: memory.is_mobile,
+            transaction_id: memory.transaction_id.map(TransactionId),
+            bindings: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            learns_nothing_until: memory.learns_nothing_until,
+            user: memory.user,
+        };
+        for BindingMemory { channel, peer, relayed, transaction_id } in memory.bindings {
+            let binding = ChannelBinding { five_tuple: memory.five_tuple, channel, peer, relayed };
+            allocation.bind(binding, transaction_id.map(TransactionId));
+        }
+        allocation
     }
 
     /// The allocation's name (RFC 8656 section 5).

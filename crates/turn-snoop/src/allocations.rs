@@ -1,5 +1,5 @@
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,6 +17,8 @@ pub(crate) struct Allocations {
     relayed_ports: Multiset<u16>,
     listeners: Multiset<SocketAddr>,
     deadlines: Deadlines<FiveTuple>,
+    /// Those of which something has changed since it was asked last.
+    changed: HashSet<FiveTuple>,
 }
 
 /// The allocations that have a relayed transport address: one (RFC 8656 section 6), several where a server tells them apart by their
@@ -36,7 +38,12 @@ impl Allocations {
             relayed_ports: Multiset::new(),
             listeners: Multiset::new(),
             deadlines: Deadlines::new(),
+            changed: HashSet::new(),
         }
+    }
+
+    pub(crate) fn take_changed(&mut self) -> HashSet<FiveTuple> {
+        std::mem::take(&mut self.changed)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -53,7 +60,9 @@ impl Allocations {
 
     /// For anything but what the indexes of this table are about: addresses and deadlines.
     pub(crate) fn of_mut(&mut self, five_tuple: FiveTuple) -> Option<&mut Allocation> {
-        self.by_five_tuple.get_mut(&five_tuple)
+        let allocation = self.by_five_tuple.get_mut(&five_tuple)?;
+        self.changed.insert(five_tuple);
+        Some(allocation)
     }
 
     /// The allocations that have this relayed transport address, in the order in which they were made.
@@ -100,18 +109,21 @@ impl Allocations {
         self.listeners.insert(five_tuple.server);
         self.deadlines.insert(allocation.deadline(), five_tuple);
         self.by_five_tuple.insert(five_tuple, allocation);
+        self.changed.insert(five_tuple);
     }
 
     /// The relayed transport address has shown that an adopted allocation has of this family.
     pub(crate) fn set_relayed(&mut self, five_tuple: FiveTuple, relayed: SocketAddr) {
         let Some(allocation) = self.by_five_tuple.get_mut(&five_tuple) else { return };
         allocation.set_relayed(relayed);
+        self.changed.insert(five_tuple);
         self.owners.entry(relayed).or_default().five_tuples.push(five_tuple);
         self.relayed_ports.insert(relayed.port());
     }
 
     pub(crate) fn remove(&mut self, five_tuple: FiveTuple) -> Option<Allocation> {
         let allocation = self.by_five_tuple.remove(&five_tuple)?;
+        self.changed.insert(five_tuple);
         for relayed in allocation.relayed() {
             self.release(relayed, five_tuple);
         }
@@ -125,6 +137,7 @@ impl Allocations {
         let Some(allocation) = self.by_five_tuple.get_mut(&five_tuple) else { return };
         let before = allocation.deadline();
         let relayed = allocation.remove_relayed(family);
+        self.changed.insert(five_tuple);
         let after = allocation.deadline();
         self.deadlines.remove(before, five_tuple);
         self.deadlines.insert(after, five_tuple);
@@ -142,6 +155,7 @@ impl Allocations {
         let Some(allocation) = self.by_five_tuple.get_mut(&five_tuple) else { return };
         self.deadlines.remove(allocation.deadline(), five_tuple);
         allocation.set_deadline(family, deadline);
+        self.changed.insert(five_tuple);
         self.deadlines.insert(allocation.deadline(), five_tuple);
     }
 

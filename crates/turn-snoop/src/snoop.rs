@@ -16,6 +16,7 @@ use crate::{Allocation, ChannelBinding, Command, FiveTuple, Limits, Refusal, Rev
 
 mod adoption;
 mod call;
+mod remembering;
 mod revocation;
 
 /// A server counts in whole seconds and looks around only so often. Who outlives it by this much relays nothing that

@@ -200,6 +200,12 @@ impl Transactions {
         }
     }
 
+    /// Whether an answer that comes now would be believed.
+    pub(crate) fn are_pending(&self, now: Duration) -> bool {
+        let mut phases = self.by_key.values().map(|transaction| transaction.phase);
+        phases.any(|phase| matches!(phase, Phase::Asked { pending_until } if now < pending_until))
+    }
+
     pub(crate) fn first_deadline(&self) -> Option<Duration> {
         self.deadlines.first()
     }

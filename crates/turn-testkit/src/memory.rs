@@ -189,6 +189,16 @@ impl MemoryFlows {
         self.flows.borrow().get(key).copied()
     }
 
+    /// All flows.
+    pub fn flows(&self) -> HashMap<FlowKey, Flow> {
+        self.flows.borrow().clone()
+    }
+
+    /// All expected outputs, with the flows that they prove.
+    pub fn all_expected(&self) -> HashMap<FlowKey, FlowKey> {
+        self.expected.clone()
+    }
+
     /// The 5-tuples that were remembered.
     pub fn clients(&self) -> HashSet<FlowKey> {
         self.clients.borrow().clone()

@@ -146,21 +146,28 @@ impl<M: FlowMaps> FlowTable<M> {
     /// Keeps what flows of a binding carried that are gone.
     pub(super) fn carry(&mut self, id: BindingId, to_peer: Traffic, to_client: Traffic) {
         if let Some(bound) = self.bindings.get_mut(&id) {
+            self.changed.insert(id);
             bound.carried[0] += to_peer;
             bound.carried[1] += to_client;
         }
     }
 }
 
-/// Adds to the totals what a flow has carried since it was last looked at.
-pub(super) fn count(totals: &mut HashMap<(u32, Course), Traffic>, direction: &mut Direction, flow: &Flow) {
+/// Adds to the totals what a flow has carried since it was last looked at. Says to which of them.
+pub(super) fn count(
+    totals: &mut HashMap<(u32, Course), Traffic>,
+    direction: &mut Direction,
+    flow: &Flow,
+) -> (u32, Course) {
     let now = Traffic::from(flow);
     let ifindex = if flow.in_ifindex == 0 { flow.noted_ifindex } else { flow.in_ifindex };
+    let course = (ifindex, Course::of(direction, flow));
     let new = now.since(&direction.counted);
     if new != Traffic::default() {
-        *totals.entry((ifindex, Course::of(direction, flow))).or_default() += new;
+        *totals.entry(course).or_default() += new;
     }
     direction.counted = now;
+    course
 }
 
 impl Traffic {

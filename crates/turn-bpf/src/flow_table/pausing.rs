@@ -26,6 +26,7 @@ impl<M: FlowMaps> FlowTable<M> {
             let is_paused = is_wanted(bound);
             if std::mem::replace(&mut bound.is_paused, is_paused) != is_paused {
                 changed.push(*id);
+                self.changed.insert(*id);
             }
         }
         let counterparts = changed.iter().filter_map(|id| self.bindings.get(id)?.counterpart);

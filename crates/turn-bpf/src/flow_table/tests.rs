@@ -4,6 +4,8 @@ use turn_wire::IpAddress;
 
 use super::*;
 
+mod adoption;
+
 const CLIENT: &str = "198.18.1.2:40000";
 const OTHER_CLIENT: &str = "198.18.1.3:40001";
 const SERVER: &str = "198.18.1.1:3478";

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use turn_bpf::daemon::joining::{came_in, leg};
-use turn_bpf::flow_table::{Cause, FlowMaps, FlowTable, InsertError, key_of};
+use turn_bpf::flow_table::{Cause, Entries, FlowMaps, FlowTable, InsertError, key_of};
 use turn_datapath::control::kind;
 use turn_datapath::egress::Sent;
 use turn_datapath::flow::interface_flags;
 use turn_datapath::joining::{self, Sighting};
 use turn_datapath::{Action, Flow, FlowEvent, FlowKey, Flows as _, Interface, Outgoing, Reason, ingress};
-use turn_snoop::{Command, FiveTuple, Limits, Snoop};
+use turn_snoop::{Allocation, Command, FiveTuple, Limits, Snoop};
 use turn_testkit::cases::{ELSEWHERE, HERE, TERMS, host};
 use turn_testkit::memory::{MemoryFlows, MemoryFrame};
 
@@ -114,18 +114,45 @@ impl Host {
             memory.insert_device(ifindex);
         }
         let maps = Maps { memory: Rc::new(RefCell::new(memory)), is_unsettled: Rc::default() };
-        let mut snoop = Snoop::new(Limits { proofs: PROOFS, ..Limits::default() });
-        snoop.set_local_addresses(
-            place::LISTENERS.iter().map(SocketAddr::ip).chain([place::RELAY, place::RELAY_V6]),
-        );
         Self {
             table: FlowTable::new(maps.clone()),
             maps,
             ring: VecDeque::new(),
-            snoop,
+            snoop: new_snoop(),
             lost: 0,
             has_lost: false,
             joined: 0,
+        }
+    }
+
+    /// The daemon ends, and another one goes on with what it knew and with the maps as they are.
+    pub fn replace_daemon(&mut self) {
+        let mut allocations: Vec<_> = self.snoop.allocations().map(Allocation::memory).collect();
+        allocations.sort_by_key(|allocation| (allocation.made, allocation.five_tuple));
+        let mut sessions: Vec<_> =
+            self.table.ids().into_iter().filter_map(|id| self.table.kept(id)).collect();
+        sessions.sort_by_key(|session| session.origin.instant);
+        let (flows, expected) = {
+            let memory = self.maps.memory.borrow();
+            (memory.flows(), memory.all_expected())
+        };
+        let entries =
+            Entries { flows: flows.keys().copied().collect(), outputs: expected.keys().copied().collect() };
+
+        self.snoop = new_snoop();
+        for allocation in allocations {
+            assert!(self.snoop.remember(allocation), "there is room for it");
+        }
+        self.table = FlowTable::new(self.maps.clone());
+        self.table.adopt(sessions, entries, |_| false);
+
+        let memory = self.maps.memory.borrow();
+        for (key, flow) in flows {
+            assert_eq!(memory.peek(&key), Some(flow), "a flow stays as it is");
+        }
+        let expected_now = memory.all_expected();
+        for (output, flow) in expected {
+            assert_eq!(expected_now.get(&output), Some(&flow), "what proves a flow goes on to prove it");
         }
     }
 
@@ -267,6 +294,14 @@ impl Host {
             }
         }
     }
+}
+
+fn new_snoop() -> Snoop {
+    let mut snoop = Snoop::new(Limits { proofs: PROOFS, ..Limits::default() });
+    snoop.set_local_addresses(
+        place::LISTENERS.iter().map(SocketAddr::ip).chain([place::RELAY, place::RELAY_V6]),
+    );
+    snoop
 }
 
 impl Record {

@@ -66,6 +66,8 @@ pub enum Step {
     DaemonHearsOfSockets,
     /// The daemon is killed and started again.
     DaemonRestarts,
+    /// The daemon ends, and another one goes on with what it knew (`--keep`).
+    DaemonIsReplaced,
     /// The way to the peers changes.
     Reroute,
 }
@@ -106,6 +108,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         2 => pick().prop_map(|client| Step::Kick { client }),
         2 => Just(Step::DaemonHearsOfSockets),
         2 => Just(Step::DaemonRestarts),
+        6 => Just(Step::DaemonIsReplaced),
         2 => Just(Step::Reroute),
     ]
 }

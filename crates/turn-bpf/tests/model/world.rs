@@ -224,6 +224,7 @@ impl World {
                 self.host = Host::new(self.now);
                 self.told_gone.clear();
             }
+            Step::DaemonIsReplaced => self.host.replace_daemon(),
             Step::Reroute => self.routes = self.routes.wrapping_add(1),
         }
         let (of_table, of_map) = self.host.flow_count();

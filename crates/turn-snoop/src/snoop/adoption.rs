@@ -64,7 +64,7 @@ impl Snoop {
         if self.allocations.len() >= self.limits.allocations {
             return Err(Refusal::TooManyAllocations);
         }
-        self.allocations.insert(Allocation::adopted(key.five_tuple, now.saturating_add(LIFETIME)));
+        self.allocations.insert(Allocation::adopted(now, key.five_tuple, LIFETIME));
         // From here on its transactions are those of an allocation, and this one is spent.
         self.transactions.ask(now, key, Some(Content::ChannelBind { channel, peer }), false);
         self.transactions.asked_by(key, self.strangers.user(key));

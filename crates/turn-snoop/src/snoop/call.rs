@@ -83,7 +83,7 @@ impl Snoop {
             }
         }
         if self.allocations.of(five_tuple).is_none() {
-            self.allocations.insert(Allocation::adopted(five_tuple, now.saturating_add(LIFETIME)));
+            self.allocations.insert(Allocation::adopted(now, five_tuple, LIFETIME));
         }
         let known = self
             .allocations

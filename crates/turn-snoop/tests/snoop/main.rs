@@ -14,5 +14,6 @@ mod message;
 mod peers;
 mod reading;
 mod refresh;
+mod remembering;
 mod transactions;
 mod users;
