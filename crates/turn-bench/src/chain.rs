@@ -110,7 +110,7 @@ impl Bench {
     fn new() -> Result<Self> {
         let lab = Lab::new(Topology::Two)?;
         let mut object = Object::load()?;
-        let mut turn_bpf = TurnBpf::load(&FOREVER, MAX_FLOWS)?;
+        let mut turn_bpf = TurnBpf::load(&FOREVER, MAX_FLOWS, None)?;
         let mut maps = turn_bpf.take_maps()?;
         let places = [(&lab.client, "cli0"), (&lab.server, "srv0"), (&lab.server, "srv1")];
         let [client, near, far] =

@@ -32,7 +32,7 @@ pub fn measure(count: usize) -> Result<Findings> {
     for flows in COUNTS {
         let case = if flows == 1 { "1 flow".to_owned() } else { format!("{flows} flows") };
         let before = locked()?;
-        let mut turn_bpf = TurnBpf::load(&FOREVER, flows.max(FEWEST))?;
+        let mut turn_bpf = TurnBpf::load(&FOREVER, flows.max(FEWEST), None)?;
         let mut maps = turn_bpf.take_maps()?;
         let memory = locked()? - before;
         let subject = Subject::to_peer().into_iter().next().context("a flow")?;

@@ -66,7 +66,7 @@ pub fn measure(count: usize, wanted: &str) -> Result<Findings> {
     processor::stay()?;
     let mut bench = Object::load()?;
     bench.redirect_to(LOOPBACK)?;
-    let mut turn_bpf = TurnBpf::load(&FOREVER, MAX_FLOWS)?;
+    let mut turn_bpf = TurnBpf::load(&FOREVER, MAX_FLOWS, None)?;
     let mut maps = turn_bpf.take_maps()?;
     maps.devices.insert(LOOPBACK, LOOPBACK, None, 0)?;
     let ours = turn_bpf.xdp()?.fd()?.try_clone()?;

@@ -2,11 +2,12 @@
 
 use core::ops::{Deref, DerefMut};
 
-use aya_ebpf::bindings::TC_ACT_REDIRECT;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, TC_ACT_REDIRECT};
 use aya_ebpf::btf_maps::{DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_redirect};
 use aya_ebpf::macros::btf_map;
 use turn_datapath::joining::{Joining, Noted, Sighting};
+use turn_datapath::kept::{KeptAllocation, KeptBinding, KeptCourse, KeptTraffic, KeptUser};
 use turn_datapath::{Flow, FlowEvent, FlowKey, Flows, Interface, LeaseTerms, PathMtu, Reason};
 
 // The daemon sets the real sizes when it loads the object.
@@ -27,7 +28,7 @@ pub static DEVICES: DevMapHash<256> = DevMapHash::new();
 #[btf_map]
 pub static CONTROL: RingBuf<(), { 4 << 20 }> = RingBuf::new();
 #[btf_map]
-pub static COUNTERS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
+pub static COUNTERS: PerCpuArray<u64, { Reason::ROOM as usize }> = PerCpuArray::new();
 
 /// Strangers' requests that this CPU copies per second: enough for a thousand calls that were there before to be
 /// learned within seconds, little enough to cost the daemon nothing when they are forged.
@@ -51,6 +52,17 @@ pub static SIGHTINGS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 /// The key of the packet that is looked at at TC, since the stack has no room for it.
 #[btf_map]
 pub static KEY: PerCpuArray<FlowKey, 1> = PerCpuArray::new();
+
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+// What the daemon leaves to the next one. No program reads or writes it, and places are taken from memory as they are needed.
+#[btf_map]
+pub static ALLOCATIONS: HashMap<FlowKey, KeptAllocation, 1024, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static BINDINGS: HashMap<FlowKey, KeptBinding, 1024, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static USERS: HashMap<FlowKey, KeptUser, 1024, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static TOTALS: HashMap<KeptCourse, KeptTraffic, 1024, NO_PREALLOC> = HashMap::new();
 
 /// Set by the daemon before it loads the object.
 #[unsafe(no_mangle)]

@@ -1,9 +1,14 @@
 //! Attaching the programs to interfaces. What is attached is detached when it is dropped, and by the kernel when
-//! the process dies.
+//! the process dies; but what is pinned stays, and is taken over by the next daemon.
 
-use aya::programs::tc::{self, SchedClassifierLinkId, TcAttachType, TcError};
-use aya::programs::xdp::XdpLinkId;
-use aya::programs::{ProgramError, XdpMode};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aya::pin::PinError;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{self, SchedClassifierLink, TcAttachType, TcError};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{ProgramError, SchedClassifier, Xdp, XdpMode};
 use rustix::io::Errno;
 
 use crate::control::document::Mode;
@@ -11,6 +16,7 @@ use crate::host::{self, FIRST_WITH_TCX, KernelRelease};
 use crate::interfaces::Interface;
 use crate::object::{EGRESS_PROGRAM, INGRESS_PROGRAM, LoadError, Object, UNSEEN_TAG_PROGRAM};
 use crate::obstacle::Obstacle;
+use crate::pins::{Hook, Pins};
 
 /// Where the ingress program is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -38,7 +44,7 @@ pub enum AttachError {
         mode: Mode,
         /// What the kernel said.
         #[source]
-        source: ProgramError,
+        source: HookError,
     },
     /// The egress program was refused.
     #[error("cannot attach to what leaves by {interface}")]
@@ -47,7 +53,7 @@ pub enum AttachError {
         interface: String,
         /// What the kernel said.
         #[source]
-        source: ProgramError,
+        source: HookError,
     },
     /// The clsact qdisc could not be added.
     #[error("cannot add the clsact qdisc to {interface}, which kernels before 6.6 need")]
@@ -63,6 +69,21 @@ pub enum AttachError {
     Object(#[from] LoadError),
 }
 
+/// Why one program was not attached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HookError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// It is attached without a link, which alone can be handed on.
+    #[error("it is attached without a link, so that it cannot be kept; run without --keep")]
+    NoLink(#[from] LinkError),
+    /// The link was not pinned.
+    #[error("cannot pin it")]
+    Pin(#[from] PinError),
+}
+
 /// The ingress program on an interface.
 #[derive(Debug)]
 pub struct Ingress {
@@ -75,58 +96,93 @@ pub struct Ingress {
 
 #[derive(Debug)]
 enum Link {
-    Native(XdpLinkId),
-    Tc(SchedClassifierLinkId),
+    Native(Held),
+    Tc(Held),
     /// With the program that confirms what XDP saw of a packet.
-    Generic(XdpLinkId, SchedClassifierLinkId),
+    Generic(Held, Held),
+}
+
+/// One attached program.
+#[derive(Debug)]
+enum Held {
+    Xdp { _until_dropped: XdpLink },
+    Tc { _until_dropped: SchedClassifierLink },
+    Pinned(PinnedLink),
+}
+
+impl Held {
+    fn detach(self) {
+        if let Self::Pinned(link) = self {
+            // Where the file is gone, closing the link is enough.
+            let _gone_already = link.unpin();
+        }
+    }
 }
 
 impl Link {
-    fn detach(self, object: &mut Object) -> Result<Result<(), ProgramError>, LoadError> {
-        Ok(match self {
-            Self::Native(link) => object.xdp()?.detach(link),
-            Self::Tc(link) => object.ingress()?.detach(link),
-            Self::Generic(link, confirming) => {
-                object.generic_xdp()?.detach(link).and(object.unseen_tag()?.detach(confirming))
+    fn detach(self) {
+        match self {
+            Self::Native(held) | Self::Tc(held) => held.detach(),
+            Self::Generic(held, confirming) => {
+                held.detach();
+                confirming.detach();
             }
-        })
+        }
     }
 }
 
 /// The egress program on an interface.
 #[derive(Debug)]
-pub struct Egress(SchedClassifierLinkId);
+pub struct Egress(Held);
 
-/// Attaches both programs. Where native mode is wanted but not demanded, an obstacle rules it out.
+/// Attaches both programs. Where native mode is wanted but not demanded, an obstacle rules it out. With pins, the programs that an earlier
+/// daemon left are replaced, each at once, in the mode in which they run if that is a wanted one.
 pub fn attach(
     object: &mut Object,
     interface: &Interface,
     wanted: WantedMode,
     obstacle: Option<&Obstacle>,
+    pins: Option<&Pins>,
 ) -> Result<(Ingress, Egress), AttachError> {
-    let (modes, reason): (&[Mode], _) = match (wanted, obstacle) {
+    let (modes, mut reason): (&[Mode], _) = match (wanted, obstacle) {
         (WantedMode::Auto, None) => (&[Mode::Native, Mode::Tc, Mode::Generic], None),
         (WantedMode::Auto, Some(obstacle)) => (&[Mode::Tc, Mode::Generic], Some(obstacle.to_string())),
         (WantedMode::Native, _) => (&[Mode::Native], None),
         (WantedMode::Tc, _) => (&[Mode::Tc], None),
         (WantedMode::Generic, _) => (&[Mode::Generic], None),
     };
+    let mut modes = modes.to_vec();
+    let mut patience = Duration::ZERO;
+    if let Some((pins, kept)) = pins.and_then(|pins| Some((pins, pins.mode(interface.ifindex)?))) {
+        if wanted == WantedMode::Auto {
+            if kept != Mode::Native && reason.is_none() {
+                reason = Some(
+                    "the turn-bpf before found no better one (turn-bpf detach has it tried again)".into(),
+                );
+            }
+            modes.insert(0, kept);
+        } else if !modes.contains(&kept) {
+            // In between packets go to the server.
+            pins.detach_ingress(interface.ifindex);
+            patience = UNTIL_FREED;
+        }
+    }
     prepare_tc(&interface.name)?;
-    let ingress = attach_ingress(object, &interface.name, interface.ifindex, modes, reason)?;
-    match object.egress()?.attach(&interface.name, TcAttachType::Egress) {
+    let place = Place { name: &interface.name, ifindex: interface.ifindex, pins, patience };
+    let ingress = attach_ingress(object, place, &modes, reason)?;
+    match place.attach_tc(object.egress()?, TcAttachType::Egress, Hook::Egress) {
         Ok(link) => Ok((ingress, Egress(link))),
         Err(source) => {
-            let _incomplete_anyway = ingress.link.detach(object)?;
+            ingress.link.detach();
             Err(AttachError::Egress { interface: interface.name.clone(), source })
         }
     }
 }
 
 /// Gives back what was attached to an interface that is gone. The kernel has detached it; what is left are descriptors.
-pub fn forget(object: &mut Object, ingress: Ingress, egress: Egress) -> Result<(), LoadError> {
-    let _detached_already = ingress.link.detach(object)?;
-    let _detached_already = object.egress()?.detach(egress.0);
-    Ok(())
+pub fn forget(ingress: Ingress, egress: Egress) {
+    ingress.link.detach();
+    egress.0.detach();
 }
 
 /// Moves the ingress program from the driver to the stack. In between packets go to the server.
@@ -136,29 +192,117 @@ pub fn leave_driver(
     ifindex: u32,
     ingress: Ingress,
     reason: String,
+    pins: Option<&Pins>,
 ) -> Result<Ingress, AttachError> {
-    let mode = ingress.mode;
-    ingress.link.detach(object)?.map_err(|source| AttachError::Ingress {
-        interface: name.to_owned(),
-        mode,
-        source,
-    })?;
-    attach_ingress(object, name, ifindex, &[Mode::Tc, Mode::Generic], Some(reason))
+    ingress.link.detach();
+    let place = Place { name, ifindex, pins, patience: UNTIL_FREED };
+    attach_ingress(object, place, &[Mode::Tc, Mode::Generic], Some(reason))
+}
+
+/// The kernel detaches what was pinned some time after its file is gone, by a work queue.
+const UNTIL_FREED: Duration = Duration::from_secs(2);
+
+/// An interface, and where its links are pinned.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    name: &'a str,
+    ifindex: u32,
+    pins: Option<&'a Pins>,
+    /// For how long the place of an XDP program may be taken by one that was just detached.
+    patience: Duration,
+}
+
+impl Place<'_> {
+    fn attach_xdp(&self, program: &mut Xdp, mode: XdpMode, hook: Hook) -> Result<Held, HookError> {
+        let path = self.pins.map(|pins| pins.link(self.ifindex, hook));
+        if let Some(kept) = path.as_deref().and_then(|path| {
+            take_over(path, |link| {
+                let id = program.attach_to_link(link.try_into()?)?;
+                // It is open twice now, and the pin keeps it.
+                program.take_link(id)?;
+                Ok(())
+            })
+        }) {
+            return Ok(kept);
+        }
+        let began = Instant::now();
+        let id = loop {
+            match program.attach_to_if_index(self.ifindex, mode) {
+                Err(error) if is_taken(&error) && began.elapsed() < self.patience => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                attached => break attached?,
+            }
+        };
+        let link = program.take_link(id)?;
+        match path {
+            Some(path) => Ok(Held::Pinned(FdLink::try_from(link)?.pin(path)?)),
+            None => Ok(Held::Xdp { _until_dropped: link }),
+        }
+    }
+
+    fn attach_tc(
+        &self,
+        program: &mut SchedClassifier,
+        direction: TcAttachType,
+        hook: Hook,
+    ) -> Result<Held, HookError> {
+        let path = self.pins.map(|pins| pins.link(self.ifindex, hook));
+        if let Some(kept) = path.as_deref().and_then(|path| {
+            take_over(path, |link| {
+                let id = program.attach_to_link(link.try_into()?)?;
+                program.take_link(id)?;
+                Ok(())
+            })
+        }) {
+            return Ok(kept);
+        }
+        let id = program.attach(self.name, direction)?;
+        let link = program.take_link(id)?;
+        match path {
+            Some(path) => Ok(Held::Pinned(FdLink::try_from(link)?.pin(path)?)),
+            None => Ok(Held::Tc { _until_dropped: link }),
+        }
+    }
+}
+
+/// An interface takes one XDP program, in one mode.
+fn is_taken(error: &ProgramError) -> bool {
+    let ProgramError::SyscallError(call) = error else { return false };
+    matches!(Errno::from_io_error(&call.io_error), Some(Errno::EXIST | Errno::BUSY))
+}
+
+/// Replaces the program of a link that is pinned. One of an interface that is gone is removed.
+fn take_over(path: &Path, replace: impl FnOnce(FdLink) -> Result<(), HookError>) -> Option<Held> {
+    let link = PinnedLink::from_pin(path).ok()?;
+    let kept = PinnedLink::from_pin(path).ok()?;
+    match replace(link.into()) {
+        Ok(()) => Some(Held::Pinned(kept)),
+        Err(error) => {
+            tracing::debug!(path = %path.display(), error = &error as &dyn std::error::Error, "attached anew");
+            let _not_there_anyway = kept.unpin();
+            None
+        }
+    }
 }
 
 fn attach_ingress(
     object: &mut Object,
-    name: &str,
-    ifindex: u32,
+    place: Place<'_>,
     modes: &[Mode],
     mut reason: Option<String>,
 ) -> Result<Ingress, AttachError> {
+    let name = place.name;
     let mut refusal = None;
     for mode in modes.iter().copied() {
         let attached = match mode {
-            Mode::Native => object.xdp()?.attach_to_if_index(ifindex, XdpMode::Driver).map(Link::Native),
-            Mode::Generic => attach_generic(object, name, ifindex)?,
-            Mode::Tc => object.ingress()?.attach(name, TcAttachType::Ingress).map(Link::Tc),
+            Mode::Native => {
+                place.attach_xdp(object.xdp()?, XdpMode::Driver, Hook::Ingress(mode)).map(Link::Native)
+            }
+            Mode::Generic => attach_generic(object, place)?,
+            Mode::Tc => {
+                place.attach_tc(object.ingress()?, TcAttachType::Ingress, Hook::Ingress(mode)).map(Link::Tc)
+            }
         };
         match attached {
             Ok(link) => return Ok(Ingress { mode, reason, link }),
@@ -174,19 +318,16 @@ fn attach_ingress(
     Err(refusal.unwrap_or(AttachError::Object(LoadError::Missing("a mode to attach in"))))
 }
 
-fn attach_generic(
-    object: &mut Object,
-    name: &str,
-    ifindex: u32,
-) -> Result<Result<Link, ProgramError>, LoadError> {
-    let confirming = match object.unseen_tag()?.attach(name, TcAttachType::Ingress) {
+fn attach_generic(object: &mut Object, place: Place<'_>) -> Result<Result<Link, HookError>, LoadError> {
+    let unseen_tag = object.unseen_tag()?;
+    let confirming = match place.attach_tc(unseen_tag, TcAttachType::Ingress, Hook::UnseenTag) {
         Ok(link) => link,
         Err(error) => return Ok(Err(error)),
     };
-    match object.generic_xdp()?.attach_to_if_index(ifindex, XdpMode::Skb) {
+    match place.attach_xdp(object.generic_xdp()?, XdpMode::Skb, Hook::Ingress(Mode::Generic)) {
         Ok(link) => Ok(Ok(Link::Generic(link, confirming))),
         Err(error) => {
-            let _incomplete_anyway = object.unseen_tag()?.detach(confirming);
+            confirming.detach();
             Ok(Err(error))
         }
     }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use turn_bpf::control::table::{self, Colours};
 use turn_bpf::daemon::{self, Options, SESSION_LOG};
 use turn_bpf::doctor::wants_colour;
 use turn_bpf::metrics::server::MetricsAddress;
+use turn_bpf::pins::{self, DEFAULT_FOLDER, Removed};
 
 mod doctor;
 mod manual;
@@ -53,6 +54,8 @@ enum Command {
     Pause(operate::Arguments),
     /// End what `pause` began.
     Resume(operate::Arguments),
+    /// Take out of the kernel what `run --keep` has left there.
+    Detach(DetachArguments),
     /// What this machine can do; or, with --probe, whether calls through a server work.
     Doctor(doctor::Arguments),
     /// Print what has a shell complete turn-bpf's commands and options.
@@ -97,6 +100,13 @@ struct RunArguments {
     /// Serve metrics for Prometheus at this port of this host alone, or at this address and port.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<MetricsAddress>,
+    /// Leave all that is attached in the kernel when this ends or is killed. The next turn-bpf goes on with it, leases and counters
+    /// included, and no packet is lost in between; `turn-bpf detach` ends it.
+    #[arg(long)]
+    keep: bool,
+    /// Where that is kept, or was by an earlier turn-bpf: a folder in any mounted BPF filesystem, for one turn-bpf alone.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_FOLDER)]
+    pin_dir: PathBuf,
     /// Do not log a line for each session that ends, with its totals.
     #[arg(long)]
     no_session_log: bool,
@@ -140,6 +150,13 @@ struct QueryArguments {
 }
 
 #[derive(Debug, Args)]
+struct DetachArguments {
+    /// Where it is kept.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_FOLDER)]
+    pin_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct TopArguments {
     /// How often the daemon is asked.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
@@ -160,6 +177,7 @@ pub fn run() -> ExitCode {
         Command::Evict(arguments) => operate::run(Action::Evict, &arguments),
         Command::Pause(arguments) => operate::run(Action::Pause, &arguments),
         Command::Resume(arguments) => operate::run(Action::Resume, &arguments),
+        Command::Detach(arguments) => detach(&arguments.pin_dir),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man(arguments) => manual::write(&arguments),
@@ -191,6 +209,8 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
         reads_users: !arguments.no_usernames,
         control: arguments.control,
         metrics: arguments.metrics,
+        keeps: arguments.keep,
+        pin_dir: arguments.pin_dir,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -204,6 +224,16 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
     }));
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn detach(folder: &Path) -> ExitCode {
+    match pins::detach(folder) {
+        Ok(Some(Removed { links, maps })) => {
+            print(&format!("removed {links} attached programs and {maps} maps, and {}", folder.display()))
+        }
+        Ok(None) => print(&format!("nothing is kept in {}", folder.display())),
         Err(error) => fail(&error),
     }
 }

@@ -4,6 +4,7 @@ mod attached;
 mod documents;
 mod eager;
 pub mod joining;
+mod keeping;
 mod metrics;
 mod path_mtu;
 mod redirects;
@@ -42,7 +43,8 @@ use crate::interfaces;
 use crate::kernel_clock::KernelClock;
 use crate::metrics::SessionHistograms;
 use crate::metrics::server::{BindError, MetricsAddress, MetricsServer};
-use crate::object::{self, FlowStore, LoadError, Object, Plain};
+use crate::object::{self, FlowStore, KeptMaps, LoadError, Object, Plain};
+use crate::pins::{PinError, Pins};
 use crate::preflight::{self, PreflightError};
 use crate::sockets::{self, ClosedSockets};
 
@@ -71,6 +73,10 @@ pub struct Options {
     pub control: PathBuf,
     /// Where metrics are to be read, if anywhere.
     pub metrics: Option<MetricsAddress>,
+    /// Whether all stays in the kernel when the daemon ends, for the next one.
+    pub keeps: bool,
+    /// Where in a BPF filesystem it stays, or where an earlier daemon has left it.
+    pub pin_dir: PathBuf,
 }
 
 /// The target of the log's lines about sessions that have ended.
@@ -83,6 +89,9 @@ pub enum DaemonError {
     /// The interfaces or the machine are not fit.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
+    /// Nothing can be kept in the kernel, or what is kept cannot be reached.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// The object was not loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -115,7 +124,9 @@ pub enum DaemonError {
 /// Runs until it is told to stop. `ready` is called when everything is attached.
 pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Result<(), DaemonError> {
     let mut stop = Stop::new()?;
-    let found = preflight::check(&options.interfaces, options.mode).await?;
+    let pins = keeping::open(&options)?;
+    let replaced = pins.as_ref().map(Pins::programs).unwrap_or_default();
+    let found = preflight::check(&options.interfaces, options.mode, &replaced).await?;
     let control = ControlSocket::bind(&options.control).await?;
     let metrics = match options.metrics {
         Some(address) => Some(MetricsServer::bind(address).await?),
@@ -137,7 +148,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         rate_cost: options.max_rate.map_or(0, rate::cost),
         joins_until: if options.joins { nanoseconds(KernelClock::new().now() + joining::PERIOD) } else { 0 },
     };
-    let mut object = Object::load(&terms, options.max_flows)?;
+    let mut object = Object::load(&terms, options.max_flows, pins.as_ref())?;
     let maps = object.take_maps()?;
     let mut ring =
         object::listen(maps.control).map_err(|e| DaemonError::System("wait for the ring buffer", e))?;
@@ -174,13 +185,17 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         histograms: SessionHistograms::new(),
         revocations: BTreeMap::new(),
         longer: Vec::new(),
+        kept: pins.is_some().then_some(maps.kept),
+        pins,
     };
     let state = Rc::new(RefCell::new(daemon));
+    state.borrow_mut().adopt();
     for one in &found {
         attached::attach(&state, one).await?;
     }
     let addresses = interfaces::local_addresses().await?;
     state.borrow_mut().take_addresses(addresses);
+    keeping::catch_up(&state, options.keeps, ring.get_mut()).await;
     ready(&state.borrow().attached.iter().map(InterfaceRow::from).collect::<Vec<_>>());
 
     let serve = control.serve(Rc::new(Documents(Rc::clone(&state))));
@@ -237,8 +252,14 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
             never = &mut serve_metrics => match never {},
             never = &mut tell_status => match never {},
         }
+        state.borrow_mut().remember();
     }
     service_manager::tell(sd_notify::NotifyState::Stopping);
+    if options.keeps {
+        keeping::leave(&state, ring.get_mut()).await;
+        tracing::info!(folder = %options.pin_dir.display(), "all stays attached; the next turn-bpf goes on with it, and turn-bpf detach ends it");
+        return Ok(());
+    }
     state.borrow_mut().end_all();
     tracing::info!("detaching");
     Ok(())
@@ -315,6 +336,10 @@ struct Daemon {
     revocations: BTreeMap<&'static str, u64>,
     /// Flows that ask what their paths take.
     longer: Vec<path_mtu::Question>,
+    /// What an earlier daemon left, until it is known whether this one leaves anything; then where it does.
+    pins: Option<Pins>,
+    /// What the next daemon is told.
+    kept: Option<KeptMaps>,
 }
 
 impl Daemon {

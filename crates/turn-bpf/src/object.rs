@@ -13,12 +13,15 @@ use aya::programs::{ProgramError, ProgramInfo, RawTracePoint, SchedClassifier, T
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, TestRunAttrs, TestRunOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use turn_datapath::kept::{KeptAllocation, KeptBinding, KeptCourse, KeptTraffic, KeptUser};
 use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, PathMtu, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::flow_table::{FlowMaps, InsertError};
+use crate::flow_table::{Entries, FlowMaps, InsertError};
 use crate::host::{OUR_GENERIC_PROGRAM as GENERIC_PROGRAM, OUR_XDP_PROGRAM as XDP_PROGRAM};
 use crate::kernel_types;
+use crate::layout::KEPT_MAPS;
+use crate::pins::Pins;
 
 /// Name of the TC program for what comes in, where that is not the XDP program.
 pub const INGRESS_PROGRAM: &str = crate::host::OUR_TC_PROGRAM;
@@ -115,11 +118,17 @@ pub enum WatchError {
 impl Object {
     /// Loads maps and programs. Nothing is attached yet.
     ///
-    /// `max_flows` is the number of flows, which are directions of channel bindings.
-    pub fn load(terms: &LeaseTerms, max_flows: u32) -> Result<Self, LoadError> {
+    /// `max_flows` is the number of flows, which are directions of channel bindings. With pins, maps are those that an earlier daemon left, or
+    /// are left to the next one.
+    pub fn load(terms: &LeaseTerms, max_flows: u32, pins: Option<&Pins>) -> Result<Self, LoadError> {
         // Without it turn-bpf cannot see drivers throw frames away; `watch_transmissions` says so.
         let ifindex_offset = kernel_types::offset_of("net_device", "ifindex").map_err(Arc::new);
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        for (name, pins) in KEPT_MAPS.into_iter().filter_map(|name| Some((name, pins?))) {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let most_kept = if pins.is_some() { max_flows } else { 1 };
+        let mut ebpf = loader
             .override_global("IFINDEX_OFFSET", ifindex_offset.as_ref().unwrap_or(&0), true)
             .override_global("LEASE_NS", &terms.lease, true)
             .override_global("HEARTBEAT_NS", &terms.heartbeat, true)
@@ -131,6 +140,9 @@ impl Object {
             // Least recently used, and by far not exactly so where there is room for a few only.
             .map_max_entries("CLIENTS", max_flows.max(FEWEST_CLIENTS))
             .map_max_entries("NOTED", if terms.joins_until == 0 { FEWEST_NOTED } else { MOST_NOTED })
+            .map_max_entries("ALLOCATIONS", most_kept)
+            .map_max_entries("BINDINGS", most_kept)
+            .map_max_entries("USERS", most_kept)
             .load(OBJECT)
             .map_err(|source| LoadError::Maps { max_flows, source })?;
         for name in [XDP_PROGRAM, INGRESS_PROGRAM, UNSEEN_TAG_PROGRAM, EGRESS_PROGRAM] {
@@ -264,6 +276,12 @@ impl Object {
             counters: take!("COUNTERS"),
             control: take!("CONTROL"),
             strangers: take!("STRANGERS"),
+            kept: KeptMaps {
+                allocations: take!("ALLOCATIONS"),
+                bindings: take!("BINDINGS"),
+                users: take!("USERS"),
+                totals: take!("TOTALS"),
+            },
         })
     }
 }
@@ -294,12 +312,36 @@ pub struct Maps {
     pub control: RingBuf<MapData>,
     /// When each CPU's present second began, and how many requests of unknown clients it has copied since.
     pub strangers: PerCpuArray<MapData, [u64; 2]>,
+    /// What is left to the next daemon besides.
+    pub kept: KeptMaps,
+}
+
+/// What one daemon tells the next, since no other map says it.
+pub struct KeptMaps {
+    /// Allocations.
+    pub allocations: HashMap<MapData, Plain<FlowKey>, Plain<KeptAllocation>>,
+    /// Channel bindings.
+    pub bindings: HashMap<MapData, Plain<FlowKey>, Plain<KeptBinding>>,
+    /// Whose the allocations are.
+    pub users: HashMap<MapData, Plain<FlowKey>, Plain<KeptUser>>,
+    /// What flows carried that are gone.
+    pub totals: HashMap<MapData, Plain<KeptCourse>, Plain<KeptTraffic>>,
 }
 
 /// The maps that hold flows.
 pub struct FlowStore {
     flows: HashMap<MapData, Plain<FlowKey>, Plain<Flow>>,
     expected: HashMap<MapData, Plain<FlowKey>, Plain<FlowKey>>,
+}
+
+impl FlowStore {
+    /// What is there from an earlier daemon.
+    pub fn entries(&self) -> Entries {
+        Entries {
+            flows: self.flows.keys().flatten().map(|Plain(key)| key).collect(),
+            outputs: self.expected.keys().flatten().map(|Plain(key)| key).collect(),
+        }
+    }
 }
 
 impl Maps {

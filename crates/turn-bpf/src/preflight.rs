@@ -4,7 +4,7 @@
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt, io,
 };
 
@@ -16,9 +16,16 @@ use crate::{
     xdp_features::{self, XdpFeatures},
 };
 
-/// The interfaces with these names, in this order, if turn-bpf can attach to all of them in this mode.
-pub async fn check(names: &[String], wanted: WantedMode) -> Result<Vec<Found>, PreflightError> {
-    Facts::gather(names).await?.judge(names, wanted)
+/// The interfaces with these names, in this order, if turn-bpf can attach to all of them in this mode. Programs that are attached and have
+/// these ids are to be replaced.
+pub async fn check(
+    names: &[String],
+    wanted: WantedMode,
+    replaced: &HashSet<u32>,
+) -> Result<Vec<Found>, PreflightError> {
+    let mut facts = Facts::gather(names).await?;
+    facts.overlook(replaced);
+    facts.judge(names, wanted)
 }
 
 /// An interface that came back, if turn-bpf can attach to it in this mode.
@@ -96,7 +103,11 @@ pub enum PreflightError {
     )]
     NoBtf,
     /// Another turn-bpf.
-    #[error("turn-bpf is already attached to {interface} ({}) - stop that one first", pid(holder))]
+    #[error(
+        "turn-bpf is already attached to {interface} ({}) - stop that one first{}",
+        pid(holder),
+        or_detach(holder)
+    )]
     AlreadyAttached {
         /// The interface.
         interface: String,
@@ -190,6 +201,13 @@ impl Facts {
         })
     }
 
+    fn overlook(&mut self, programs: &HashSet<u32>) {
+        for interface in &mut self.interfaces {
+            interface.xdp = interface.xdp.filter(|xdp| !programs.contains(&xdp.program_id));
+        }
+        self.ours_at_tc.retain(|_, program| !programs.contains(&program.id));
+    }
+
     fn judge(&self, names: &[String], wanted: WantedMode) -> Result<Vec<Found>, PreflightError> {
         let mut given = BTreeSet::new();
         if let Some(twice) = names.iter().find(|name| !given.insert(*name)) {
@@ -262,6 +280,15 @@ pub(crate) fn ip_keyword(mode: AttachedMode) -> &'static str {
 
 fn pid(holder: &Option<Process>) -> String {
     holder.as_ref().map_or_else(|| "pid unknown".to_owned(), |process| format!("pid {}", process.pid))
+}
+
+fn or_detach(holder: &Option<Process>) -> &'static str {
+    match holder {
+        Some(_) => "",
+        None => {
+            ", or, if none runs, remove what one with --keep has left: turn-bpf detach, with the same --pin-dir"
+        }
+    }
 }
 
 /// A remark after a name, if there is one.

@@ -3,6 +3,7 @@
 //! A server that ends an allocation closes its relay socket, and a server that dies closes all of them, with no word
 //! on the wire.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,6 +21,21 @@ pub fn watch() -> Result<ClosedSockets, netlink::Error> {
         socket.join(group)?;
     }
     Ok(ClosedSockets(socket))
+}
+
+/// The local ports of the UDP sockets that are open on this host.
+pub async fn open_ports() -> Result<HashSet<u16>, netlink::Error> {
+    let socket = Socket::open(NETLINK_SOCK_DIAG)?;
+    let mut ports = HashSet::new();
+    for family in [AF_INET, AF_INET6] {
+        // struct inet_diag_req_v2: family, protocol, extensions, padding, states, and the address of one socket.
+        let mut request = [0; 56];
+        request[..2].copy_from_slice(&[family, IPPROTO_UDP]);
+        request[4..8].fill(0xff);
+        let sockets = socket.dump(SOCK_DIAG_BY_FAMILY, &request).await?;
+        ports.extend(sockets.iter().filter_map(|one| local_address(&one.body)).map(|local| local.port()));
+    }
+    Ok(ports)
 }
 
 impl ClosedSockets {
@@ -55,6 +71,8 @@ fn local_address(body: &[u8]) -> Option<SocketAddr> {
 // include/uapi/linux/sock_diag.h
 const SKNLGRP_INET_UDP_DESTROY: u32 = 2;
 const SKNLGRP_INET6_UDP_DESTROY: u32 = 4;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const IPPROTO_UDP: u8 = 17;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -77,6 +95,17 @@ mod tests {
                 while !closed.closed().await.expect("a report").contains(&address) {}
             };
             tokio::time::timeout(Duration::from_secs(5), seen).await.expect("the report of this socket");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_open_is_found() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let socket = UdpSocket::bind(address).expect("a socket");
+            let port = socket.local_addr().expect("its address").port();
+            assert!(open_ports().await.expect("open sockets").contains(&port));
+            drop(socket);
+            assert!(!open_ports().await.expect("open sockets").contains(&port));
         }
     }
 

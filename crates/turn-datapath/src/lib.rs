@@ -22,6 +22,7 @@ pub mod flow;
 pub mod frame;
 pub mod ingress;
 pub mod joining;
+pub mod kept;
 pub mod packet;
 pub mod path_mtu;
 pub mod rate;

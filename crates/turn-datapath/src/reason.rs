@@ -15,6 +15,8 @@ macro_rules! reasons {
             pub const ALL: [Reason; Reason::COUNT] = [$(Reason::$name,)+];
             /// How many reasons there are.
             pub const COUNT: usize = [$($number,)+].len();
+            /// Room for reasons that are yet to come, so that counters outlast the version of turn-bpf that began them.
+            pub const ROOM: u32 = 256;
 
             /// The name in JSON documents and metrics.
             pub const fn label(self) -> &'static str {

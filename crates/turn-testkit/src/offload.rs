@@ -207,6 +207,18 @@ impl Offload {
         self.start_daemon();
     }
 
+    /// The same without an argument that it had, from now on.
+    pub fn start_daemon_without(&mut self, argument: &str) {
+        self.options.daemon.retain(|other| other != argument);
+        self.start_daemon();
+    }
+
+    /// Starts turn-bpf in another mode, from now on.
+    pub fn start_daemon_in(&mut self, mode: &str) {
+        self.options = self.options.clone().mode(mode);
+        self.start_daemon();
+    }
+
     /// Where turn-bpf's control socket is.
     pub fn control(&self) -> PathBuf {
         self.folder.path().join("control.sock")

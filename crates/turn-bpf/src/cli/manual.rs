@@ -105,7 +105,7 @@ fn list(roff: &mut Roff, heading: &str, rows: &[(&str, &str)]) {
     }
 }
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     (
         "/etc/default/turn-bpf",
         "The interfaces and options that turn-bpf.service runs with. Without an interface it does not start.",
@@ -114,6 +114,7 @@ const FILES: [(&str, &str); 3] = [
         "/run/turn-bpf/control.sock",
         "The control socket, which root and the socket's group may use: HTTP and JSON.",
     ),
+    ("/sys/fs/bpf/turn-bpf", "What run --keep leaves in the kernel, and detach removes."),
     ("/sys/kernel/btf/vmlinux", "The kernel's types, without which turn-bpf does not run."),
 ];
 
@@ -133,6 +134,12 @@ const EXIT_CODES: [(&str, &str); 4] = [
 ];
 
 const SIGNALS: [(&str, &str); 2] = [
-    ("SIGTERM, SIGINT", "run detaches from all interfaces and ends; calls go on through the server."),
-    ("SIGKILL", "The kernel detaches it, and calls go on through the server."),
+    (
+        "SIGTERM, SIGINT",
+        "run detaches from all interfaces and ends; calls go on through the server. With --keep it stays attached.",
+    ),
+    (
+        "SIGKILL",
+        "The kernel detaches it, and calls go on through the server. With --keep all stays attached.",
+    ),
 ];

@@ -119,8 +119,13 @@ pub(super) async fn try_again(state: &RefCell<Daemon>) -> Result<(), DaemonError
 impl Daemon {
     fn attach_programs(&mut self, found: &Found) -> Result<(), AttachError> {
         let Found { interface, obstacle } = found;
-        let (ingress, egress) =
-            attachment::attach(&mut self.object, interface, self.wanted, obstacle.as_ref())?;
+        let (ingress, egress) = attachment::attach(
+            &mut self.object,
+            interface,
+            self.wanted,
+            obstacle.as_ref(),
+            self.pins.as_ref(),
+        )?;
         if let Some(because) = &ingress.reason {
             tracing::info!(interface = interface.name, because, "{} mode", ingress.mode);
         }
@@ -256,8 +261,14 @@ impl Daemon {
         for index in native.into_iter().rev() {
             let old = self.attached.swap_remove(index);
             let reason = format!("the driver of {name} throws away what it is given to transmit");
-            let moved =
-                attachment::leave_driver(&mut self.object, &old.name, old.ifindex, old.ingress, reason);
+            let moved = attachment::leave_driver(
+                &mut self.object,
+                &old.name,
+                old.ifindex,
+                old.ingress,
+                reason,
+                self.pins.as_ref(),
+            );
             match moved {
                 Ok(ingress) => {
                     tracing::warn!(
@@ -330,7 +341,7 @@ impl Daemon {
             // The kernel takes a device out of the map by itself when it goes.
             let _ = self.devices.remove(gone.ifindex);
             let _ = self.kernel_interfaces.remove(&gone.ifindex);
-            attachment::forget(&mut self.object, gone.ingress, gone.egress).map_err(AttachError::from)?;
+            attachment::forget(gone.ingress, gone.egress);
         }
         for ifindex in self.attached.iter().map(|one| one.ifindex).collect::<Vec<_>>() {
             self.write_interface(ifindex)?;

@@ -99,7 +99,8 @@ fn somebody_is_there_already() {
     facts.programs.insert(37, LoadedProgram { holder: None, ..ours });
     assert_eq!(
         message(&facts, &["eth0"]),
-        "turn-bpf is already attached to eth0 (pid unknown) - stop that one first"
+        "turn-bpf is already attached to eth0 (pid unknown) - stop that one first, or, if none runs, remove what one with \
+         --keep has left: turn-bpf detach, with the same --pin-dir"
     );
     facts.judge(&["veth0".to_owned()], WantedMode::Auto).unwrap();
 }

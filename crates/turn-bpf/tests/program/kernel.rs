@@ -73,7 +73,7 @@ impl Kernel {
 
     /// Loads the object by other terms.
     pub fn load_with(terms: &LeaseTerms) -> Self {
-        let loaded = Object::load(terms, MAX_FLOWS);
+        let loaded = Object::load(terms, MAX_FLOWS, None);
         let mut object = loaded.unwrap_or_else(|error| {
             panic!(
                 "{}\nthese tests load BPF programs: run them as root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)",

@@ -3,7 +3,7 @@
 //! The test starts itself again inside the namespace with `nsenter --net`, which changes the network namespace and
 //! nothing else: sysfs goes on to show the one outside.
 
-use std::{env, path::Path, process::Command, time::Duration};
+use std::{collections::HashSet, env, path::Path, process::Command, time::Duration};
 
 use aya::{
     Ebpf,
@@ -15,13 +15,13 @@ use object::{
 };
 use tokio::time::timeout;
 
-use super::super::{Found, PreflightError, check};
+use super::super::{Found, PreflightError};
 use crate::{
     attachment::WantedMode,
     host::OUR_XDP_PROGRAM,
     interfaces::{self, AttachedMode, Interface},
     obstacle::Obstacle,
-    xdp_features,
+    preflight, xdp_features,
 };
 
 #[test]
@@ -121,6 +121,11 @@ async fn programs_are_found() {
 
     drop((ours, foreign));
     check(&["alpha".into(), "beta".into()], WantedMode::Generic).await.unwrap();
+}
+
+/// With nothing that is to be replaced.
+async fn check(names: &[String], wanted: WantedMode) -> Result<Vec<Found>, PreflightError> {
+    preflight::check(names, wanted, &HashSet::new()).await
 }
 
 async fn refused(names: &[&str]) -> PreflightError {
