@@ -61,6 +61,7 @@ pub struct CoturnOptions {
     relay: Vec<IpAddr>,
     port: u16,
     secured: Option<(PathBuf, PathBuf)>,
+    is_open: bool,
     arguments: Vec<String>,
 }
 
@@ -73,6 +74,7 @@ impl CoturnOptions {
             relay: vec![v4.relay, v6.relay],
             port: PORT,
             secured: None,
+            is_open: false,
             arguments: Vec::new(),
         }
     }
@@ -101,6 +103,12 @@ impl CoturnOptions {
         self
     }
 
+    /// Serves everybody, without authentication.
+    pub fn open(mut self) -> Self {
+        self.is_open = true;
+        self
+    }
+
     /// Adds arguments to the command line.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
@@ -113,7 +121,12 @@ impl CoturnOptions {
         let log_path = folder.path().join("log");
         let log = File::create(&log_path)?;
         let mut command = server.command("turnserver");
-        command.args(["-n", "-a", "-f", "--no-cli", "--log-file", "stdout"]);
+        command.args(["-n", "-f", "--no-cli", "--log-file", "stdout", "-r", REALM]);
+        if self.is_open {
+            command.arg("--no-auth");
+        } else {
+            command.args(["-a", "-u", &format!("{USER}:{PASSWORD}")]);
+        }
         match &self.secured {
             Some((certificate, key)) => {
                 command.arg("--cert").arg(certificate).arg("--pkey").arg(key);
@@ -121,7 +134,7 @@ impl CoturnOptions {
             }
             None => drop(command.args(["--no-tls", "--no-dtls"])),
         }
-        command.args(["-u", &format!("{USER}:{PASSWORD}"), "-r", REALM, "-p", &self.port.to_string()]);
+        command.args(["-p", &self.port.to_string()]);
         for address in &self.listen {
             command.args(["-L", &address.to_string()]);
         }

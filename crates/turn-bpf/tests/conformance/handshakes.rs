@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use turn_testkit::coturn::CoturnOptions;
 use turn_testkit::datagram::receive;
 use turn_testkit::lab::Family;
 use turn_testkit::offload::PATIENCE;
@@ -111,6 +112,17 @@ fn x12_an_allocation_that_is_refused_is_none() {
     let (_first, _) = offload.allocated_client();
     assert_eq!(offload.client().allocate(None, None).unwrap_err().code(), Some(486));
     assert_eq!(offload.daemon().status().unwrap().allocations, 1);
+}
+
+/// Nothing is signed, in either direction (RFC 8656 section 7.2, RFC 8155).
+#[test]
+fn x8_x16_a_server_without_authentication_is_offloaded_like_any_other() {
+    let mut offload = options().without_coturn().start();
+    offload.serve(CoturnOptions::of(&offload.lab).open());
+    let (mut client, _) = offload.allocated_client();
+    assert!(client.credentials().nonce.is_empty(), "there was no challenge");
+    let echo = offload.echo();
+    offload.bind_and_arm(&mut client, CHANNEL, &echo);
 }
 
 /// Who talks to whom is visible to the operator; under which name is in the log of ended sessions and in the document of sessions, and not
