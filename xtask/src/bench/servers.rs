@@ -1,6 +1,7 @@
 //! TURN servers, and turn-bpf in front of them, at the same offered load.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,14 +25,14 @@ use crate::interop::server::{Running, Server};
 use crate::interrupt;
 
 /// All servers that are run.
-pub const ALL: [Server; 4] = [Server::Coturn, Server::CoturnNew, Server::CoturnNewOptions, Server::Ejabberd];
+pub const ALL: [Server; 4] = [Server::Coturn, Server::CoturnNew, Server::CoturnNewOptions, Server::WebrtcRs];
 
 /// What is compared: a server, and the `--mode` of a turn-bpf in front of it.
 const SUBJECTS: [(Server, Option<&str>); 8] = [
     (Server::Coturn, None),
     (Server::CoturnNew, None),
     (Server::CoturnNewOptions, None),
-    (Server::Ejabberd, None),
+    (Server::WebrtcRs, None),
     (Server::Coturn, Some("native")),
     (Server::Coturn, Some("tc")),
     (Server::Coturn, Some("generic")),
@@ -41,12 +42,14 @@ const SUBJECTS: [(Server, Option<&str>); 8] = [
 const CLIENTS: u32 = 10;
 const FIRST_PORT: u16 = 40_000;
 const CHANNEL: u16 = 0x4000;
+/// In seconds.
+const LIFETIME: u32 = 600;
 const PAYLOAD: usize = 200;
 /// Where packets of the first client are counted (RFC 863: discard), and those of each other one port further.
 /// A server that shares one relayed transport address among clients refuses to bind two of them to one peer.
 const DISCARD: u16 = 9;
 
-/// Packets per second that all of them take without loss.
+/// Packets per second that coturn takes without loss.
 const COMMON: u32 = 20_000;
 /// From one heartbeat of a flow to the next, so that each has its one.
 const COMMON_SECONDS: f64 = 3.0;
@@ -75,8 +78,9 @@ struct Setting {
     frame: Vec<u8>,
     bare_frame: Vec<u8>,
     probe: TurnClient,
-    _echo: Echo,
-    _clients: Vec<TurnClient>,
+    echo: Echo,
+    /// Each with its peer.
+    clients: Vec<(TurnClient, SocketAddr)>,
     daemon: Option<Daemon>,
     kernel_threads: Vec<u32>,
     /// Where on the ladder the highest load without loss was found last.
@@ -174,8 +178,9 @@ impl Setting {
             let socket = lab.client.udp_socket((addresses.client, port).into())?;
             let mut client = TurnClient::new(socket, listener);
             client.allocate(None, None)?;
-            client.channel_bind(CHANNEL, (addresses.peer, peer_port).into())?;
-            clients.push(client);
+            let peer = (addresses.peer, peer_port).into();
+            client.channel_bind(CHANNEL, peer)?;
+            clients.push((client, peer));
         }
         let mut probe = TurnClient::new(lab.client.udp_socket((addresses.client, 0).into())?, listener);
         let echo = Echo::start(lab.peer.udp_socket((addresses.peer, 0).into())?);
@@ -204,8 +209,8 @@ impl Setting {
             frame,
             bare_frame,
             probe,
-            _echo: echo,
-            _clients: clients,
+            echo,
+            clients,
             daemon,
             kernel_threads: kernel_threads()?,
             rung: 0,
@@ -215,6 +220,18 @@ impl Setting {
             _pass: pass,
             lab,
         })
+    }
+
+    /// All rounds together take longer than allocations, channel bindings and permissions last.
+    fn renew(&mut self) -> Result<()> {
+        let Self { clients, probe, echo, .. } = self;
+        for (client, peer) in
+            clients.iter_mut().map(|(client, peer)| (client, *peer)).chain([(probe, echo.address())])
+        {
+            client.refresh(LIFETIME)?;
+            client.channel_bind(CHANNEL, peer)?;
+        }
+        Ok(())
     }
 
     /// Offers packets of all clients.
@@ -248,8 +265,9 @@ impl Setting {
         Ok(times.sum::<std::io::Result<Duration>>()?)
     }
 
-    /// The load that all take.
+    /// The load that is the same for all.
     fn measure_common(&mut self, with_ends: bool) -> Result<Vec<Figure>> {
+        self.renew()?;
         // Flows that were idle have to be seen again.
         self.offer(COMMON / 10, 0.5)?;
         let cost = self.offer(COMMON, COMMON_SECONDS)?;
@@ -276,6 +294,7 @@ impl Setting {
 
     /// Offers more and more until packets are lost, or less and less until none are, from where it ended last.
     fn highest_load(&mut self) -> Result<Vec<Figure>> {
+        self.renew()?;
         let mut found = None;
         let mut most = 0.0_f64;
         while let Some(rate) = LADDER.get(self.rung).copied() {
@@ -346,11 +365,11 @@ impl Setting {
         self.offer(rate, STEP_SECONDS)
     }
 
-    /// Round trips of a client with sockets at both ends, alone and beside the load that all take.
+    /// Round trips of a client with sockets at both ends, alone and beside that load.
     fn round_trips(&mut self) -> Result<Vec<Figure>> {
         let mut figures = Vec::new();
         for (load, case) in
-            [(0, "round trip, little load"), (COMMON, "round trip beside the load that all take")]
+            [(0, "round trip, little load"), (COMMON, "round trip beside 20000 packets per second")]
         {
             let Self { probe, load: generator, lab, frame, .. } = self;
             let order =
