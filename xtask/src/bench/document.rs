@@ -95,7 +95,13 @@ fn row(budget: &Budget) -> String {
         "holds".to_owned()
     } else {
         let because = if why.is_empty() { String::new() } else { format!(": {why}") };
-        format!("**missed** by {:.0} %{because}", (measured / limit - 1.0).abs() * 100.0)
+        // Nothing is a share of zero.
+        let by = if *limit == 0.0 {
+            String::new()
+        } else {
+            format!(" by {:.0} %", (measured / limit - 1.0).abs() * 100.0)
+        };
+        format!("**missed**{by}{because}")
     };
     format!("| {what} | {bound} {} {unit} | {} {unit} | {verdict} |\n", number(*limit), number(*measured))
 }
