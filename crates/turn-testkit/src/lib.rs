@@ -20,6 +20,7 @@ pub mod process;
 pub mod role;
 pub mod scratch;
 pub mod segmentation;
+pub mod steady;
 pub mod switchboard;
 pub mod terminal;
 pub mod traffic;

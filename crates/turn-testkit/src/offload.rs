@@ -427,6 +427,17 @@ impl Offload {
         pumps
     }
 
+    /// The kernel goes on relaying a session both ways, and no packet has found its lease over since `no_lease` were counted.
+    pub fn assert_stays_in_the_kernel(&self, client: &TurnClient, channel: u16, no_lease: u64) {
+        let session = self.session(client, channel).expect("still bound");
+        assert_eq!(session.state, "kernel", "{session:?}");
+        self.wait_for_session(client, channel, |now| {
+            now.client_to_peer.kernel_packets > session.client_to_peer.kernel_packets + 20
+                && now.peer_to_client.kernel_packets > session.peer_to_client.kernel_packets + 20
+        });
+        assert_eq!(self.count("no_lease"), no_lease);
+    }
+
     /// Repeats a step until a channel is in a state. A packet that got no witness stands for its flow for a tenth of a second.
     fn arm_with(
         &self,

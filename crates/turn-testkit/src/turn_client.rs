@@ -289,6 +289,12 @@ impl TurnClient {
         Ok(None)
     }
 
+    /// Reads what has piled up, so that the answer to the next request finds room.
+    pub fn drain(&mut self) -> io::Result<()> {
+        while self.receive(Duration::ZERO)?.is_some() {}
+        Ok(())
+    }
+
     /// The next message from the server, or `None` if none comes in time.
     pub fn receive(&mut self, patience: Duration) -> io::Result<Option<Received>> {
         match self.waiting.pop_front() {

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use turn_testkit::datagram::receive;
-use turn_testkit::offload::{Offload, PATIENCE, wait_until};
+use turn_testkit::offload::{PATIENCE, wait_until};
 use turn_testkit::packet::Packet;
 use turn_testkit::role::CLIENT_MAC;
 use turn_testkit::turn_client::message::{
@@ -18,21 +18,6 @@ use crate::forger::{Forger, channel_bind, hears_nothing, talk};
 use crate::{CHANNEL, options};
 
 const MOBILITY_TICKET: u16 = 0x8030;
-
-/// Reads what has piled up, so that the answer to the next request finds room.
-fn drain(client: &mut TurnClient) {
-    while client.receive(Duration::ZERO).unwrap().is_some() {}
-}
-
-fn stays_in_the_kernel(offload: &Offload, client: &TurnClient, no_lease: u64) {
-    let session = offload.session(client, CHANNEL).expect("still bound");
-    assert_eq!(session.state, "kernel", "{session:?}");
-    offload.wait_for_session(client, CHANNEL, |now| {
-        now.client_to_peer.kernel_packets > session.client_to_peer.kernel_packets + 20
-            && now.peer_to_client.kernel_packets > session.peer_to_client.kernel_packets + 20
-    });
-    assert_eq!(offload.count("no_lease"), no_lease);
-}
 
 /// Everything that would end the call if it came from the client and its server, from somebody else and in the client's name.
 #[test]
@@ -70,9 +55,9 @@ fn a19_forged_deletions_tickets_and_rubbish_take_no_packet_out_of_the_kernel() {
     wait_until("the requests have been looked at", || offload.count("control") >= control + 14);
     offload.wait_until_all_is_read();
     // The server's answer to something later.
-    drain(&mut client);
+    client.drain().unwrap();
     client.create_permission(&[peer.local_addr().unwrap()]).unwrap();
-    stays_in_the_kernel(&offload, &client, no_lease);
+    offload.assert_stays_in_the_kernel(&client, CHANNEL, no_lease);
 }
 
 /// A request that the server answered once is sent again: while what it asked for is still so, and when the channel has gone to another
@@ -109,7 +94,7 @@ fn a22_a_request_that_is_repeated_brings_nobody_anything() {
     });
     let _pumps = offload.steady(&mut client, CHANNEL, relayed, &new);
     while receive(&old, Duration::ZERO).unwrap().is_some() {}
-    drain(&mut client);
+    client.drain().unwrap();
     for answer in repeat(&mut client) {
         assert!(answer.is_some(), "the channel is bound to another peer");
     }
@@ -170,7 +155,7 @@ fn a30_answers_that_are_suppressed_leave_kernel_and_server_of_one_mind() {
     let (mut client, relayed) = offload.allocated_client();
     let (peer, second) = (offload.peer(), offload.peer());
     let pumps = offload.steady(&mut client, CHANNEL, relayed, &peer);
-    drain(&mut client);
+    client.drain().unwrap();
     // The first byte of a response.
     let rules = "add table inet suppress; add chain inet suppress in { type filter hook input priority 0; }; \
                  add rule inet suppress in udp sport 3478 @th,64,8 0x01 counter drop";

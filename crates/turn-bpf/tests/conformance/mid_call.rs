@@ -1,6 +1,6 @@
 //! Handshakes while data flow: they are the server's, and the data stay in the kernel.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use turn_testkit::lab::Family;
 use turn_testkit::offload::{Offload, PATIENCE};
@@ -11,22 +11,11 @@ use turn_testkit::turn_client::message::{
 
 use crate::{CHANNEL, options};
 
-/// Reads what has piled up, so that the answer to the next request finds room.
-fn drain(client: &mut TurnClient) {
-    while client.receive(Duration::ZERO).unwrap().is_some() {}
-}
-
 fn stays_in_the_kernel(offload: &Offload, client: &mut TurnClient, act: impl FnOnce(&mut TurnClient)) {
     let no_lease = offload.count("no_lease");
-    drain(client);
+    client.drain().unwrap();
     act(client);
-    let session = offload.session(client, CHANNEL).expect("still bound");
-    assert_eq!(session.state, "kernel", "{session:?}");
-    offload.wait_for_session(client, CHANNEL, |now| {
-        now.client_to_peer.kernel_packets > session.client_to_peer.kernel_packets + 20
-            && now.peer_to_client.kernel_packets > session.peer_to_client.kernel_packets + 20
-    });
-    assert_eq!(offload.count("no_lease"), no_lease);
+    offload.assert_stays_in_the_kernel(client, CHANNEL, no_lease);
 }
 
 #[test]
@@ -53,7 +42,7 @@ fn x14_a_stale_nonce_takes_no_packet_out_of_the_kernel() {
     stays_in_the_kernel(&offload, &mut client, |client| {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            drain(client);
+            client.drain().unwrap();
             let request = client.builder(METHOD_CHANNEL_BIND).channel_number(CHANNEL);
             let request = request.xor_address(XOR_PEER_ADDRESS, peer.local_addr().unwrap());
             let answer = client.exchange(&request.build()).unwrap();
@@ -62,7 +51,7 @@ fn x14_a_stale_nonce_takes_no_packet_out_of_the_kernel() {
             }
             assert!(Instant::now() < deadline, "the nonce never expires");
         }
-        drain(client);
+        client.drain().unwrap();
         client.channel_bind(CHANNEL, peer.local_addr().unwrap()).unwrap();
     });
 }
@@ -92,10 +81,10 @@ fn x9_errors_take_no_packet_out_of_the_kernel() {
             (permission, 443),
         ];
         for (request, code) in requests {
-            drain(client);
+            client.drain().unwrap();
             assert_eq!(client.exchange(&request.build()).unwrap().error_code(), Some(code));
         }
-        drain(client);
+        client.drain().unwrap();
         assert_eq!(client.allocate(None, None).unwrap_err().code(), Some(437), "it has one");
     });
 }

@@ -4,7 +4,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use turn_testkit::figures::Figures;
-use turn_testkit::turn_client::TurnClient;
 use turn_testkit::wire::Observer;
 
 use crate::{CHANNEL, MODES, options};
@@ -38,15 +37,10 @@ fn an_address_that_is_removed_is_relayed_from_for_one_lease_at_the_most() {
         offload.wait_until_unbound(&client, CHANNEL);
         let noticed = back.elapsed();
         drop(pumps);
-        drain(&mut client);
+        client.drain().unwrap();
         assert_eq!(client.refresh(600).unwrap_err().code(), Some(437), "{mode}");
         client.allocate(None, None).unwrap();
         offload.bind_and_arm_to_peer(&mut client, CHANNEL, &offload.peer());
         Figures::of("address-removed").outlived(outlived).healed(noticed).report();
     }
-}
-
-/// Reads what has piled up, so that the answer to the next request finds room.
-fn drain(client: &mut TurnClient) {
-    while client.receive(Duration::ZERO).unwrap().is_some() {}
 }

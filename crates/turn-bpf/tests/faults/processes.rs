@@ -1,12 +1,11 @@
 //! Processes that are killed, stopped and started.
 
-use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use turn_testkit::figures::{Figures, times};
-use turn_testkit::offload::{TO_CLIENT, TO_PEER};
+use turn_testkit::steady::{Arrivals, Losses};
 use turn_testkit::wire::Observer;
 
 use crate::call::Call;
@@ -73,8 +72,7 @@ fn a_daemon_that_is_restarted_again_and_again_costs_next_to_nothing() {
     let pumps = offload.steady(&mut client, CHANNEL, relayed, &peer);
     let mut by_kernel = 0;
     let mut slowest = Duration::ZERO;
-    let wires = [(&offload.lab.client, "cli0"), (&offload.lab.peer, "peer0")]
-        .map(|(namespace, interface)| Observer::start(namespace, interface).unwrap());
+    let arrivals = Arrivals::watch(&offload.lab).unwrap();
     for number in 0..restarts {
         by_kernel += offload.kernel_packets();
         let daemon = offload.take_daemon();
@@ -94,16 +92,7 @@ fn a_daemon_that_is_restarted_again_and_again_costs_next_to_nothing() {
     }
     by_kernel += offload.kernel_packets();
     drop(pumps);
-    let client_address = client.address().unwrap();
-    let [at_client, at_peer] = wires;
-    let to_client = at_client.arrivals(|one| one.destination == client_address);
-    let to_client = to_client.iter().filter_map(|one| number_of(one.payload.get(4..)?, TO_CLIENT));
-    let to_peer = at_peer.arrivals_for(peer_address);
-    let to_peer = to_peer.iter().filter_map(|one| number_of(&one.payload, TO_PEER));
-    let ways = [to_client.collect::<BTreeSet<_>>(), to_peer.collect()];
-    // Of what was sent between the first and the last that came.
-    let sent: u64 = ways.iter().map(|way| way.last().unwrap() - way.first().unwrap() + 1).sum();
-    let lost = sent - ways.iter().map(|way| way.len() as u64).sum::<u64>();
+    let Losses { sent, lost } = arrivals.losses(client.address().unwrap(), peer_address);
     assert!(lost <= 16 * u64::from(restarts), "{lost} of {sent} packets");
     assert!(by_kernel > 40 * u64::from(restarts), "{by_kernel} of {sent} packets by the kernel");
     Figures::of("daemon-restarts")
@@ -112,9 +101,4 @@ fn a_daemon_that_is_restarted_again_and_again_costs_next_to_nothing() {
         .count("restarts", restarts.into())
         .count("packets relayed by the kernel", by_kernel)
         .report();
-}
-
-/// The number that a pump has put behind its payload.
-fn number_of(payload: &[u8], what: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(*payload.strip_prefix(what)?.first_chunk()?))
 }

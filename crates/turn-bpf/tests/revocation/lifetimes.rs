@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use turn_testkit::offload::{PATIENCE, TO_CLIENT, TO_PEER, wait_until};
 use turn_testkit::traffic::Pump;
 
-use crate::server::{drain, observers};
+use crate::server::observers;
 use crate::{CHANNEL, options};
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ fn a_channel_that_expired_and_was_bound_again_brings_the_old_peer_nothing() {
     assert!(bound.elapsed() < lifetime + COTURN + LEASE, "{:?}", bound.elapsed());
 
     wait_until("the channel is free", || {
-        drain(&mut client);
+        client.drain().unwrap();
         match client.channel_bind(CHANNEL, new_peer.local_addr().unwrap()) {
             Ok(()) => true,
             Err(error) => error.code() == Some(400) && bound.elapsed() > PATIENCE,

@@ -7,7 +7,6 @@ use rustix::process::Signal;
 use turn_testkit::figures::Figures;
 use turn_testkit::offload::{Offload, TO_CLIENT, TO_PEER, wait_until};
 use turn_testkit::traffic::{Channel, Traffic};
-use turn_testkit::turn_client::TurnClient;
 use turn_testkit::wire::Observer;
 
 use crate::{CHANNEL, options};
@@ -19,11 +18,6 @@ const LEASE: Duration = Duration::from_secs(1);
 pub fn observers(offload: &Offload) -> [Observer; 2] {
     [(&offload.lab.client, "cli0"), (&offload.lab.peer, "peer0")]
         .map(|(namespace, interface)| Observer::start(namespace, interface).unwrap())
-}
-
-/// Reads what has piled up, so that the answer to the next request finds room.
-pub fn drain(client: &mut TurnClient) {
-    while client.receive(Duration::ZERO).unwrap().is_some() {}
 }
 
 #[test]
@@ -118,7 +112,7 @@ fn a_refresh_to_zero_stops_the_kernel_at_once() {
     let [at_client, at_peer] = observers(&offload);
     let _pumps = offload.steady(&mut client, CHANNEL, relayed, &peer);
 
-    drain(&mut client);
+    client.drain().unwrap();
     client.refresh(0).unwrap();
     let refreshed = Instant::now();
     offload.wait_until_unbound(&client, CHANNEL);
@@ -178,7 +172,7 @@ fn a_renewed_binding_stays_in_the_kernel() {
     let before = offload.session(&client, CHANNEL).unwrap();
     let no_lease = offload.count("no_lease");
     for _ in 0..5 {
-        drain(&mut client);
+        client.drain().unwrap();
         client.channel_bind(CHANNEL, peer.local_addr().unwrap()).unwrap();
         let session = offload.session(&client, CHANNEL).unwrap();
         assert_eq!(session.state, "kernel");

@@ -1,13 +1,11 @@
 //! Restarts, again and again, while packets go both ways.
 
-use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
 use turn_testkit::daemon::Session;
 use turn_testkit::figures::{Figures, times};
-use turn_testkit::offload::{TO_CLIENT, TO_PEER};
-use turn_testkit::wire::Observer;
+use turn_testkit::steady::{Arrivals, Losses};
 
 use crate::{BpfFilesystem, CHANNEL, End, MODES, end};
 
@@ -21,8 +19,7 @@ fn restarts_lose_no_packet_and_the_kernel_relays_as_much_as_without_them() {
         let (mut client, relayed) = offload.allocated_client();
         let peer = offload.peer();
         let (peer_address, client_address) = (peer.local_addr().unwrap(), client.address().unwrap());
-        let wires = [(&offload.lab.client, "cli0"), (&offload.lab.peer, "peer0")]
-            .map(|(namespace, interface)| Observer::start(namespace, interface).unwrap());
+        let arrivals = Arrivals::watch(&offload.lab).unwrap();
         let pumps = offload.steady(&mut client, CHANNEL, relayed, &peer);
         let attached = offload.attached_programs().len();
         let first = offload.session(&client, CHANNEL).unwrap();
@@ -38,15 +35,7 @@ fn restarts_lose_no_packet_and_the_kernel_relays_as_much_as_without_them() {
         assert_eq!(after.state, "kernel", "{mode}: {after:?}");
         drop(pumps);
 
-        let [at_client, at_peer] = wires;
-        let to_client = at_client.arrivals(|one| one.destination == client_address);
-        let to_client = to_client.iter().filter_map(|one| number_of(one.payload.get(4..)?, TO_CLIENT));
-        let to_peer = at_peer.arrivals_for(peer_address);
-        let to_peer = to_peer.iter().filter_map(|one| number_of(&one.payload, TO_PEER));
-        let ways = [to_client.collect::<BTreeSet<_>>(), to_peer.collect()];
-        // Of what was sent between the first and the last that came.
-        let sent: u64 = ways.iter().map(|way| way.last().unwrap() - way.first().unwrap() + 1).sum();
-        let lost = sent - ways.iter().map(|way| way.len() as u64).sum::<u64>();
+        let Losses { sent, lost } = arrivals.losses(client_address, peer_address);
         let [usual, share] = [(&first, &before), (&before, &after)].map(|(from, to)| share(from, to));
         Figures::of("daemon-kept")
             .lost(lost, sent)
@@ -68,9 +57,4 @@ fn share(from: &Session, to: &Session) -> f64 {
         carried(|session| [session.client_to_peer.kernel_packets, session.peer_to_client.kernel_packets]);
     let all = carried(|session| [session.client_to_peer.packets(), session.peer_to_client.packets()]);
     kernel / all
-}
-
-/// The number that a pump has put behind its payload.
-fn number_of(payload: &[u8], what: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(*payload.strip_prefix(what)?.first_chunk()?))
 }
