@@ -15,6 +15,7 @@ mod interop;
 mod interrupt;
 mod miri;
 mod outcomes;
+mod package;
 mod release;
 mod reliability;
 mod setup;
@@ -54,6 +55,8 @@ enum Task {
     Miri(miri::Arguments),
     /// Boot older and newer kernels in QEMU, and run tests in each.
     Vm(vm::Arguments),
+    /// Build the Debian package, and with --check install it in a fresh Debian and have it relay a call.
+    Package(package::Arguments),
     /// Check format, lints and tests, as the CI does.
     Ci,
 }
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Miri(arguments) => miri::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
+        Task::Package(arguments) => package::run(&arguments),
         Task::Ci => ci::run(),
     };
     match done {

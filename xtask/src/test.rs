@@ -33,24 +33,25 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let executables = cargo::build_tests()?;
     let mut counts = Counts::default();
     let mut broken = Vec::new();
+    let mut failed = Vec::new();
     for executable in &executables {
         let mut command = test_command(executable)?;
         command.args(&arguments.filter);
         println!("\n# {} ({})", executable.name, executable.package.display());
-        if !run_counted(&mut command, &mut counts)? {
+        if !run_counted(&mut command, &mut counts, &mut failed)? {
             broken.push(executable.name.as_str());
         }
     }
     let mut documentation = cargo();
     documentation.args(["test", "--doc"]).args(&arguments.filter);
     println!("\n# examples in the documentation");
-    if !run_counted(&mut documentation, &mut counts)? {
+    if !run_counted(&mut documentation, &mut counts, &mut failed)? {
         broken.push("documentation");
     }
     println!("\n# Miri");
     match miri::of_pinned_toolchain() {
         Some(mut tests) => {
-            if !run_counted(tests.args(&arguments.filter), &mut counts)? {
+            if !run_counted(tests.args(&arguments.filter), &mut counts, &mut failed)? {
                 broken.push("Miri");
             }
         }
@@ -87,6 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     turn_testkit::lab::remove_leftovers();
     if !broken.is_empty() {
         println!("\nfailed: {}", broken.join(", "));
+        failed.iter().for_each(|test| println!("  {test}"));
     }
     let Counts { passed, failed, skipped } = counts;
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");
@@ -104,15 +106,17 @@ pub fn test_command(executable: &Executable) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs a test program, passes its output on, and adds up its results; whether it succeeded.
-fn run_counted(command: &mut Command, counts: &mut Counts) -> Result<bool> {
+/// Runs a test program, passes its output on, adds up its results, and notes the names of tests that failed; whether it succeeded.
+fn run_counted(command: &mut Command, counts: &mut Counts, failed: &mut Vec<String>) -> Result<bool> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run tests")?;
     let stdout = child.stdout.take().context("standard output of the tests")?;
     let mut before = *counts;
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line?;
         io::stdout().write_all(&[&line[..], b"\n"].concat())?;
-        if let Some(result) = result(&String::from_utf8_lossy(&line)) {
+        let line = String::from_utf8_lossy(&line);
+        failed.extend(failure(&line).map(str::to_owned));
+        if let Some(result) = result(&line) {
             counts.passed += result.passed;
             counts.failed += result.failed;
             counts.skipped += result.skipped;
@@ -137,6 +141,11 @@ pub fn result(line: &str) -> Option<Counts> {
     Some(Counts { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
 }
 
+/// Reads the name in libtest's `test lab::tests::rules ... FAILED`.
+fn failure(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,12 +155,14 @@ mod tests {
         let line = "test result: FAILED. 32 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.64s";
         assert_eq!(result(line), Some(Counts { passed: 32, failed: 1, skipped: 2 }));
         assert_eq!(result("test lab::tests::result ... ok"), None);
+        assert_eq!(failure("test lab::tests::result ... FAILED"), Some("lab::tests::result"));
+        assert_eq!(failure("test lab::tests::result ... ok"), None);
     }
 
     #[test]
     fn a_program_that_dies_counts_as_failed() {
         let mut counts = Counts { passed: 3, failed: 1, skipped: 0 };
-        assert!(!run_counted(&mut Command::new("false"), &mut counts).unwrap());
+        assert!(!run_counted(&mut Command::new("false"), &mut counts, &mut Vec::new()).unwrap());
         assert_eq!(counts, Counts { passed: 3, failed: 2, skipped: 0 });
     }
 }

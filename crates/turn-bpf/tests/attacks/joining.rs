@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use turn_testkit::datagram::receive;
 use turn_testkit::offload::{Offload, PATIENCE, wait_until};
 use turn_testkit::packet::channel_data;
@@ -100,11 +101,14 @@ fn a42_who_sends_a_clients_data_before_it_does_not_get_its_call() {
     for number in 0..50 {
         let (there, back) = (data(b'c', number), data(b'p', number));
         let first_is_attacker = number % 2 == 0;
+        // A test that is held up between the two would have the server's answer to the first come before the second.
+        offload.coturn().process().signal(Signal::STOP).unwrap();
         for is_attacker in [first_is_attacker, !first_is_attacker] {
             let call = if is_attacker { &attacker } else { &victim };
             call.send(&there);
             call.answer(&back);
         }
+        offload.coturn().process().signal(Signal::CONT).unwrap();
         for call in [&mut victim, &mut attacker] {
             assert_eq!((call.peer_gets(), call.client_gets()), (there.clone(), back.clone()));
         }

@@ -22,7 +22,8 @@ const AHEAD: u32 = 200;
 const UNSPOKEN: u32 = 8;
 /// In seconds; what no client ends, the server does after this.
 const LIFETIME: &str = "4";
-/// What tables and the allocator may keep for what comes next. Transactions are remembered for a minute.
+/// What tables and the allocator may keep for what comes next. In full length the first half fills what is remembered of transactions,
+/// which is as many as `Limits::transactions` says, and the second half has to make do with that.
 const MEMORY: u64 = 16 << 20;
 
 /// Allocate, bind, send, and end: by Refresh to zero, or not at all.
@@ -46,7 +47,7 @@ fn is_learned(offload: &Offload) {
 
 #[test]
 fn channels_that_are_bound_and_expire_leave_nothing_behind() {
-    let cycles = times(4_000, 100_000);
+    let cycles = times(4_000, 200_000);
     let lifetime = format!("--max-allocate-lifetime={LIFETIME}");
     let mut offload = options().default_terms().log_level("info").coturn(&[&lifetime]).start();
     let pid = offload.daemon().process().id();
@@ -83,7 +84,7 @@ fn channels_that_are_bound_and_expire_leave_nothing_behind() {
         while workers.iter().any(|worker| !worker.is_finished()) {
             let flows = entries(pid)["FLOWS"] as u64;
             most_flows.fetch_max(flows, Ordering::Relaxed);
-            if early.is_none() && begun.load(Ordering::Relaxed) > cycles / 4 {
+            if early.is_none() && begun.load(Ordering::Relaxed) > cycles / 2 {
                 early = Some(memory(&offload));
             }
             let done = begun.load(Ordering::Relaxed).min(allowed.load(Ordering::Relaxed));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use turn_testkit::dissect::dissect;
+use turn_testkit::offload::wait_until;
 use turn_testkit::traffic::{Channel, Traffic};
 use turn_testkit::wire::Wire;
 
@@ -19,8 +20,14 @@ fn the_server_sees_one_packet_of_each_flow_per_heartbeat() {
         let (client_address, peer_address) = (client.address().unwrap(), echo.address());
         offload.bind_and_arm(&mut client, CHANNEL, &echo);
         let reasons = ["heartbeat", "behind", "no_lease"];
-        let before = offload.session(&client, CHANNEL).unwrap();
-        let counted_before = reasons.map(|reason| offload.count(reason));
+        let sample =
+            || (offload.session(&client, CHANNEL).unwrap(), reasons.map(|reason| offload.count(reason)));
+        let (mut before, mut counted_before) = sample();
+        wait_until("what armed the flows is counted", || {
+            let earlier = (before.clone(), counted_before);
+            (before, counted_before) = sample();
+            (&before, counted_before) == (&earlier.0, earlier.1)
+        });
         let wires = ["srv0", "srv1"].map(|interface| Wire::open(&offload.lab.server, interface).unwrap());
 
         let traffic = Traffic { stream: 1, sizes: 100..=100, rate: 400, duration: Duration::from_secs(5) };
