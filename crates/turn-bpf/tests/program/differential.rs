@@ -60,6 +60,8 @@ fn compare(ingress: Ingress, packets: usize, suits: fn(&Setting, &Input) -> bool
         Reason::Candidate,
         Reason::OverRate,
         Reason::Train,
+        // Another program's.
+        Reason::UnseenTrain,
     ];
     // At TC no frame has its tags among its bytes.
     let absent: &[Reason] = if ingress == Ingress::Tc { &[Reason::VlanTagged] } else { &[] };
