@@ -13,7 +13,7 @@ use crate::{BpfFilesystem, CHANNEL, End, MODES, end};
 #[test]
 fn restarts_lose_no_packet_and_the_kernel_relays_as_much_as_without_them() {
     for mode in MODES {
-        let restarts = times(10, 100);
+        let restarts = times(6, 100);
         let bpf = BpfFilesystem::mount();
         let mut offload = bpf.options().mode(mode).start();
         let (mut client, relayed) = offload.allocated_client();
