@@ -48,20 +48,9 @@ pub fn check(package: &Path) -> Result<()> {
 
     step("a call through coturn");
     let coturn = CoturnOptions::of(&lab).start(&lab.server)?;
-    let addresses = lab.addresses(Family::V4);
-    let socket = lab.client.udp_socket((addresses.client, 0).into())?;
-    let mut client = TurnClient::new(socket, (addresses.listen, turn_testkit::coturn::PORT).into());
-    let echo = Echo::start(lab.peer.udp_socket((addresses.peer, 0).into())?);
-    client.allocate(None, None)?;
-    client.channel_bind(CHANNEL, echo.address())?;
-    let mut number = 0_u32;
-    debian.wait_until("the kernel relays the call", |debian| {
-        number += 1;
-        let mut channel = Channel { client: &mut client, number: CHANNEL };
-        channel.send(&number.to_be_bytes())?;
-        let status: Value = serde_json::from_str(&debian.output("turn-bpf", &["status", "--json"])?)?;
-        Ok(status["packets"]["kernel"].as_u64().is_some_and(|packets| packets > 10))
-    })?;
+    let mut call = Call::begin(&lab)?;
+    call.bind()?;
+    call.is_relayed_in_the_kernel(&mut debian)?;
     println!("  {}", property(&debian, "StatusText")?);
     println!(
         "  {}",
@@ -78,6 +67,10 @@ pub fn check(package: &Path) -> Result<()> {
     debian.wait_until("it runs again", |debian| {
         Ok(property(debian, "ActiveState")? == "active" && property(debian, "MainPID")? != first)
     })?;
+
+    step("kept from one to the next, as docs/operations.md says");
+    keeps(&mut debian, &mut call)?;
+    debian.run("systemctl", &["restart", SERVICE])?;
 
     step("dpkg --remove");
     debian.run("dpkg", &["--remove", "turn-bpf"])?;
@@ -96,6 +89,79 @@ pub fn check(package: &Path) -> Result<()> {
     drop(coturn);
     step("nothing is left but the user");
     Ok(())
+}
+
+/// Restarts the service with `--keep`, and once more.
+fn keeps(debian: &mut Debian, call: &mut Call) -> Result<()> {
+    const FOLDER: &str = "/var/lib/turn-bpf";
+    let drop_in = debian.path("/etc/systemd/system/turn-bpf.service.d");
+    let defaults = debian.path("/etc/default/turn-bpf");
+    let without = fs::read_to_string(&defaults)?;
+    let with = without
+        .replace("TURN_BPF_OPTIONS=\"\"", &format!("TURN_BPF_OPTIONS=\"--keep --pin-dir {FOLDER}/kept\""));
+    ensure!(with != without, "/etc/default/turn-bpf does not have the line to fill in:\n{without}");
+    debian.run("mkdir", &[FOLDER])?;
+    debian.run("mount", &["-t", "bpf", "-o", "mode=1777", "bpf", FOLDER])?;
+    fs::write(&defaults, with)?;
+    fs::create_dir(&drop_in)?;
+    let settings = format!("[Unit]\nRequiresMountsFor={FOLDER}\n[Service]\nReadWritePaths={FOLDER}\n");
+    fs::write(drop_in.join("override.conf"), settings)?;
+    debian.run("systemctl", &["daemon-reload"])?;
+    // The one that ends has nothing kept.
+    debian.run("systemctl", &["restart", SERVICE])?;
+    call.bind()?;
+    call.is_relayed_in_the_kernel(debian)?;
+    let before = kernel_packets(debian)?;
+    debian.run("systemctl", &["restart", SERVICE])?;
+    ensure!(kernel_packets(debian)? >= before, "the counters have begun anew");
+    call.is_relayed_in_the_kernel(debian)?;
+
+    debian.run("systemctl", &["stop", SERVICE])?;
+    println!("  {}", debian.output("turn-bpf", &["detach", "--pin-dir", &format!("{FOLDER}/kept")])?.trim());
+    debian.run("umount", &[FOLDER])?;
+    debian.run("rmdir", &[FOLDER])?;
+    fs::remove_dir_all(drop_in)?;
+    fs::write(&defaults, without)?;
+    debian.run("systemctl", &["daemon-reload"])
+}
+
+/// A client, its peer, and a channel between them.
+struct Call {
+    client: TurnClient,
+    echo: Echo,
+    sent: u32,
+}
+
+impl Call {
+    fn begin(lab: &Lab) -> Result<Self> {
+        let addresses = lab.addresses(Family::V4);
+        let socket = lab.client.udp_socket((addresses.client, 0).into())?;
+        let mut client = TurnClient::new(socket, (addresses.listen, turn_testkit::coturn::PORT).into());
+        let echo = Echo::start(lab.peer.udp_socket((addresses.peer, 0).into())?);
+        client.allocate(None, None)?;
+        Ok(Self { client, echo, sent: 0 })
+    }
+
+    fn bind(&mut self) -> Result<()> {
+        self.client.drain()?;
+        Ok(self.client.channel_bind(CHANNEL, self.echo.address())?)
+    }
+
+    /// Sends until it is.
+    fn is_relayed_in_the_kernel(&mut self, debian: &mut Debian) -> Result<()> {
+        let before = kernel_packets(debian)?;
+        debian.wait_until("the kernel relays the call", |debian| {
+            self.sent += 1;
+            let mut channel = Channel { client: &mut self.client, number: CHANNEL };
+            channel.send(&self.sent.to_be_bytes())?;
+            Ok(kernel_packets(debian)? > before + 10)
+        })
+    }
+}
+
+fn kernel_packets(debian: &Debian) -> Result<u64> {
+    let status: Value = serde_json::from_str(&debian.output("turn-bpf", &["status", "--json"])?)?;
+    status["packets"]["kernel"].as_u64().context("turn-bpf status --json has no packets.kernel")
 }
 
 fn property(debian: &Debian, name: &str) -> Result<String> {

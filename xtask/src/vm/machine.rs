@@ -20,6 +20,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// Lines of the console that are shown when something went wrong.
 const CONSOLE_LINES: usize = 30;
 
+/// Why a machine was ended that had something to do.
+pub const OUT_OF_TIME: &str = "the machine has not ended in time";
+
 /// What to boot.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine<'a> {
@@ -67,7 +70,7 @@ impl Machine<'_> {
         loop {
             interrupt::check()?;
             if Instant::now() > self.deadline {
-                bail!("the machine has not ended after {} s", start.elapsed().as_secs());
+                bail!(OUT_OF_TIME);
             }
             match messages.recv_timeout(Duration::from_millis(200)) {
                 Ok(Message::Done) => break,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::checks::{Check, Expected};
 use super::guest::Message;
 use super::kernels::Kernel;
+use super::machine::OUT_OF_TIME;
 use crate::test::{self, Counts};
 
 /// All kernels.
@@ -77,6 +78,18 @@ impl Report {
             .all(|kernel| kernel.fault.is_none() && kernel.checks.iter().all(|check| check.fault.is_none()))
     }
 
+    /// Whether all that ended is well, and some had no time to end.
+    pub fn is_cut_short(&self) -> bool {
+        let is_unfinished = |check: &CheckReport| {
+            check.failed == 0 && matches!(check.fault.as_deref(), None | Some(NOT_RUN | NOT_ENDED))
+        };
+        let is_late = |fault: &String| fault.starts_with(OUT_OF_TIME);
+        !self.is_fine()
+            && self.kernels.iter().all(|kernel| {
+                kernel.fault.as_ref().is_none_or(is_late) && kernel.checks.iter().all(is_unfinished)
+            })
+    }
+
     /// All tests together; a fault without a test counts as one that failed.
     pub fn counts(&self) -> Counts {
         let mut sum = Counts::default();
@@ -105,7 +118,7 @@ impl KernelReport {
             failed: 0,
             skipped: 0,
             seconds: 0.0,
-            fault: Some("it was not run".into()),
+            fault: Some(NOT_RUN.into()),
             expected: check.expected,
             said: String::new(),
         });
@@ -179,6 +192,8 @@ impl KernelReport {
     }
 }
 
+/// What is wrong with a check before its first line.
+const NOT_RUN: &str = "it was not run";
 /// What is wrong with a check from its first line to its end.
 const NOT_ENDED: &str = "it has not ended";
 /// How lines begin that say how much the verifier has worked.
