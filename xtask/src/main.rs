@@ -47,7 +47,7 @@ enum Task {
     Soak(soak::Arguments),
     /// Run the tests of faults and of forged load in full, and write docs/reliability.md. Some minutes.
     Reliability(reliability::Arguments),
-    /// Measure what turn-bpf costs and saves, and write docs/benchmarks.md. About a quarter of an hour.
+    /// Measure what turn-bpf costs and saves, and write docs/benchmarks.md. About twenty minutes.
     Bench(bench::Arguments),
     /// Give the fuzz targets a minute each, or as long as you say.
     Fuzz(fuzz::Arguments),

@@ -3,7 +3,7 @@
 use turn_testkit::measurement::{Figure, Part};
 
 const WIDTH: f64 = 960.0;
-const LABELS: f64 = 330.0;
+const LABELS: f64 = 370.0;
 const NUMBERS: f64 = 110.0;
 const BAR: f64 = 13.0;
 const GAP: f64 = 9.0;

@@ -26,6 +26,8 @@ program,chain` measures parts of it anew, `cargo xtask bench --document` only ma
 - **Everything is on one virtual machine with virtual links**, client, server, peer and load together. That says how much work a packet is,
   and nothing of network cards.
 - **Time of the processor, not on the wall,** where one thread does all the work: what others do meanwhile does not count.
+- **The machine has neighbours.** The same program takes 80 to 100 ns for the same packet in some rounds, and 160 to 200 in others, with nothing
+  else running on the machine: its host has other guests. Where figures come in two such groups, the lowest says more than the median.
 - **A packet that a program rewrites is written anew** before each run, by a program of the benchmark (`crates/turn-bench-ebpf`) that then
   tail-calls the measured one, or sends the frame out (`BPF_F_TEST_XDP_LIVE_FRAMES`). `BPF_PROG_TEST_RUN` would else feed a program its own
   output, and the kernel recycles live frames with whatever is in them.
@@ -141,7 +143,8 @@ fn description(part: PartName) -> &'static str {
              the server, turn-bpf, the load, and the kernel threads for softirqs, which run in their time; the whole machine's is what its processors \
              did not rest. Round trips are of one more client with sockets at both ends. The highest load without loss (one in a thousand) is looked for \
              step by step, in each round from where it was in the last one; steps are 20 to 50 % apart. It is limited by the generator, too, which shares \
-             the two processors with what it measures."
+             the two processors with what it measures. webrtc-rs's example server loses most of it while it is idle for most of the time, and why was not \
+             found; so its figures say more of this load than of that server."
         }
         PartName::Growth => {
             "So many flows in the map, packets of random ones. Below: how long it takes from a ChannelBind success to the first packet that the kernel \

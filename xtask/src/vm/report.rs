@@ -248,6 +248,7 @@ impl CheckReport {
             (Some(_), Expected::Success) if self.failed > 0 => {
                 format!("{} FAILED, {} passed{skipped}", self.failed, self.passed)
             }
+            (Some(fault), _) if [NOT_RUN, NOT_ENDED].contains(&fault.as_str()) => "not ended".into(),
             (Some(_), _) => "FAILED".into(),
             (None, Expected::Refusal(_)) => "yes".into(),
             (None, Expected::Success) if self.passed == 0 => "done".into(),
@@ -313,5 +314,46 @@ impl ProgramReport {
             figure(self.verified),
             figure(self.stack),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_had_no_time_to_end_is_cut_short() {
+        let late = "the machine has not ended in time; the console ends with";
+        for (machine, check, failed, is_cut_short) in [
+            (None, None, 0, false),
+            (Some(late), Some(NOT_ENDED), 0, true),
+            (Some(late), Some(NOT_RUN), 0, true),
+            (Some(late), Some(NOT_ENDED), 1, false),
+            (Some(late), Some("it ended with 101"), 1, false),
+            (Some("the machine stopped before its time"), Some(NOT_ENDED), 0, false),
+        ] {
+            let check = CheckReport {
+                name: "all programs",
+                passed: 0,
+                failed,
+                skipped: 0,
+                seconds: 0.0,
+                fault: check.map(str::to_owned),
+                expected: Expected::Success,
+                said: String::new(),
+            };
+            let kernel = KernelReport {
+                name: "6.1",
+                release: None,
+                is_supported: true,
+                seconds: 0.0,
+                fault: machine.map(str::to_owned),
+                checks: vec![check],
+                programs: Vec::new(),
+                last_line: None,
+            };
+            let report = Report::new(vec![kernel]);
+            assert_eq!(report.is_cut_short(), is_cut_short, "{report:?}");
+        }
     }
 }
