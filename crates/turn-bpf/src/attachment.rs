@@ -160,6 +160,7 @@ pub fn attach(
                     "the turn-bpf before found no better one (turn-bpf detach has it tried again)".into(),
                 );
             }
+            modes.retain(|mode| *mode != kept);
             modes.insert(0, kept);
         } else if !modes.contains(&kept) {
             // In between packets go to the server.
@@ -214,31 +215,23 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn attach_xdp(&self, program: &mut Xdp, mode: XdpMode, hook: Hook) -> Result<Held, HookError> {
-        let path = self.pins.map(|pins| pins.link(self.ifindex, hook));
-        if let Some(kept) = path.as_deref().and_then(|path| {
-            take_over(path, |link| {
-                let id = program.attach_to_link(link.try_into()?)?;
-                // It is open twice now, and the pin keeps it.
-                program.take_link(id)?;
-                Ok(())
-            })
-        }) {
-            return Ok(kept);
-        }
-        let began = Instant::now();
-        let id = loop {
-            match program.attach_to_if_index(self.ifindex, mode) {
-                Err(error) if is_taken(&error) && began.elapsed() < self.patience => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                attached => break attached?,
-            }
+        let replace = |program: &mut Xdp, link: FdLink| {
+            let id = program.attach_to_link(link.try_into()?)?;
+            Ok(program.take_link(id)?)
         };
-        let link = program.take_link(id)?;
-        match path {
-            Some(path) => Ok(Held::Pinned(FdLink::try_from(link)?.pin(path)?)),
-            None => Ok(Held::Xdp { _until_dropped: link }),
-        }
+        let attach = |program: &mut Xdp| {
+            let began = Instant::now();
+            let id = loop {
+                match program.attach_to_if_index(self.ifindex, mode) {
+                    Err(error) if is_taken(&error) && began.elapsed() < self.patience => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    attached => break attached?,
+                }
+            };
+            Ok(program.take_link(id)?)
+        };
+        self.hold(program, hook, replace, attach, |link| Held::Xdp { _until_dropped: link })
     }
 
     fn attach_tc(
@@ -247,22 +240,36 @@ impl Place<'_> {
         direction: TcAttachType,
         hook: Hook,
     ) -> Result<Held, HookError> {
-        let path = self.pins.map(|pins| pins.link(self.ifindex, hook));
-        if let Some(kept) = path.as_deref().and_then(|path| {
-            take_over(path, |link| {
-                let id = program.attach_to_link(link.try_into()?)?;
-                program.take_link(id)?;
-                Ok(())
-            })
-        }) {
+        let replace = |program: &mut SchedClassifier, link: FdLink| {
+            let id = program.attach_to_link(link.try_into()?)?;
+            Ok(program.take_link(id)?)
+        };
+        let attach = |program: &mut SchedClassifier| {
+            let id = program.attach(self.name, direction)?;
+            Ok(program.take_link(id)?)
+        };
+        self.hold(program, hook, replace, attach, |link| Held::Tc { _until_dropped: link })
+    }
+
+    /// Takes over the link that is pinned for this hook; where there is none, attaches, and pins that if anything is pinned.
+    fn hold<P, L>(
+        &self,
+        program: &mut P,
+        hook: Hook,
+        replace: impl FnOnce(&mut P, FdLink) -> Result<L, HookError>,
+        attach: impl FnOnce(&mut P) -> Result<L, HookError>,
+        held: impl FnOnce(L) -> Held,
+    ) -> Result<Held, HookError>
+    where
+        FdLink: TryFrom<L, Error = LinkError>,
+    {
+        let Some(pins) = self.pins else { return attach(program).map(held) };
+        let path = pins.link(self.ifindex, hook);
+        // A link that is taken over is open twice for a moment, and the pin keeps it.
+        if let Some(kept) = take_over(&path, |link| replace(program, link).map(drop)) {
             return Ok(kept);
         }
-        let id = program.attach(self.name, direction)?;
-        let link = program.take_link(id)?;
-        match path {
-            Some(path) => Ok(Held::Pinned(FdLink::try_from(link)?.pin(path)?)),
-            None => Ok(Held::Tc { _until_dropped: link }),
-        }
+        Ok(Held::Pinned(FdLink::try_from(attach(program)?)?.pin(path)?))
     }
 }
 
