@@ -126,7 +126,7 @@ impl Daemon {
         }
         self.table.set_retired(retired);
         let entries = self.table.maps().entries();
-        self.table.adopt(sessions, entries, |_| false);
+        self.table.adopt(sessions, entries);
         // Reports that were lost, and those that an earlier daemon heard and did not live to write down.
         self.table.catch_up();
         self.table.install_waiting();

@@ -45,12 +45,7 @@ impl<M: FlowMaps> FlowTable<M> {
     /// is missing is installed without a lease, and what belongs to nobody is taken out. For a table that knows nothing yet.
     ///
     /// Where two have the same flow, it is that of the first.
-    pub fn adopt(
-        &mut self,
-        sessions: Vec<KeptSession>,
-        entries: Entries,
-        is_paused: impl Fn(&BoundFlows) -> bool,
-    ) {
+    pub fn adopt(&mut self, sessions: Vec<KeptSession>, entries: Entries) {
         // Entries that the earlier table removed last.
         self.maps.settle();
         self.unclaimed = Some(entries.flows.into_iter().collect());
@@ -60,7 +55,7 @@ impl<M: FlowMaps> FlowTable<M> {
             if let (Some(advertised), Some(relayed)) = (binding.relayed, relayed) {
                 self.wire_addresses.insert(advertised.ip(), relayed.ip());
             }
-            let mut bound = BoundFlows {
+            self.place(BoundFlows {
                 binding,
                 relayed,
                 counterpart: None,
@@ -69,9 +64,7 @@ impl<M: FlowMaps> FlowTable<M> {
                 origin,
                 carried,
                 is_paused: false,
-            };
-            bound.is_paused = is_paused(&bound);
-            self.place(bound);
+            });
         }
         for id in &ids {
             self.install_all(*id, None);

@@ -144,7 +144,7 @@ impl Host {
             assert!(self.snoop.remember(allocation), "there is room for it");
         }
         self.table = FlowTable::new(self.maps.clone());
-        self.table.adopt(sessions, entries, |_| false);
+        self.table.adopt(sessions, entries);
 
         let memory = self.maps.memory.borrow();
         for (key, flow) in flows {

@@ -15,7 +15,7 @@ fn adopted(maps: Memory, sessions: Vec<KeptSession>) -> FlowTable<Memory> {
         outputs: maps.expected.keys().copied().collect(),
     };
     let mut next = FlowTable::new(maps);
-    next.adopt(sessions, entries, |_| false);
+    next.adopt(sessions, entries);
     next
 }
 
