@@ -25,4 +25,5 @@ pub mod switchboard;
 pub mod terminal;
 pub mod traffic;
 pub mod turn_client;
+pub mod unprivileged;
 pub mod wire;

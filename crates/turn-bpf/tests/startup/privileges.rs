@@ -1,33 +1,20 @@
 //! Users who may not, and users who may just enough.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-
 use turn_testkit::daemon::Daemon;
 use turn_testkit::lab::{Lab, Topology};
-use turn_testkit::scratch::ScratchFolder;
+use turn_testkit::unprivileged::PublicFolder;
 
 use crate::BINARY;
 use crate::attempt::{Refusal, attached, to_its_end};
 
-/// The binary where anybody can run it, in a folder where anybody can make a socket.
-fn public_binary(folder: &ScratchFolder) -> PathBuf {
-    let binary = folder.path().join("turn-bpf");
-    fs::copy(BINARY, &binary).unwrap();
-    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
-    binary
-}
-
 fn run_as_nobody(lab: &Lab, capabilities: &str) -> Refusal {
-    let folder = ScratchFolder::new("public").unwrap();
-    let binary = public_binary(&folder);
+    let folder = PublicFolder::with(BINARY).unwrap();
     let mut command = lab.server.command("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     if !capabilities.is_empty() {
         command.arg(format!("--inh-caps={capabilities}")).arg(format!("--ambient-caps={capabilities}"));
     }
-    command.arg(binary).args(["run", "srv0", "--control"]).arg(folder.path().join("control.sock"));
+    command.arg(folder.binary()).args(["run", "srv0", "--control"]).arg(folder.path().join("control.sock"));
     let refusal = to_its_end(command);
     assert_eq!(attached(lab), [""; 0]);
     refusal
@@ -44,16 +31,8 @@ fn missing_capabilities_are_named() {
 #[test]
 fn three_capabilities_are_enough() {
     let lab = Lab::new(Topology::Two).unwrap();
-    let folder = ScratchFolder::new("public").unwrap();
-    let binary = public_binary(&folder);
-    let wrapper = folder.path().join("as-nobody");
-    let script = format!(
-        "#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps={0} --ambient-caps={0} {1} \"$@\"\n",
-        "+bpf,+net_admin,+perfmon",
-        binary.display()
-    );
-    fs::write(&wrapper, script).unwrap();
-    fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).unwrap();
+    let folder = PublicFolder::with(BINARY).unwrap();
+    let wrapper = folder.as_nobody().unwrap();
     let control = folder.path().join("control.sock");
     let daemon = Daemon::start(&lab.server, &wrapper, &control, &["srv0", "srv1"]).unwrap();
     assert_eq!(daemon.status().unwrap().interfaces.len(), 2);

@@ -1,7 +1,6 @@
 //! Where things are kept, whose that is, and how it is ended.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
@@ -9,8 +8,8 @@ use std::time::Duration;
 use turn_testkit::daemon::{Daemon, DaemonError};
 use turn_testkit::figures::Figures;
 use turn_testkit::offload::{Offload, wait_until};
-use turn_testkit::scratch::ScratchFolder;
 use turn_testkit::traffic::{Channel, Traffic};
+use turn_testkit::unprivileged::PublicFolder;
 
 use crate::{BINARY, BpfFilesystem, CHANNEL, End, MODES, end};
 
@@ -185,18 +184,8 @@ fn an_interface_that_is_no_longer_named_is_left() {
 #[test]
 fn a_user_with_three_capabilities_keeps_what_he_may_write() {
     let bpf = BpfFilesystem::mount();
-    let public = ScratchFolder::new("public").unwrap();
-    fs::set_permissions(public.path(), Permissions::from_mode(0o777)).unwrap();
-    let binary = public.path().join("turn-bpf");
-    fs::copy(BINARY, &binary).unwrap();
-    let wrapper = public.path().join("as-nobody");
-    let script = format!(
-        "#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps={0} --ambient-caps={0} {1} \"$@\"\n",
-        "+bpf,+net_admin,+perfmon",
-        binary.display()
-    );
-    fs::write(&wrapper, script).unwrap();
-    fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).unwrap();
+    let public = PublicFolder::with(BINARY).unwrap();
+    let wrapper = public.as_nobody().unwrap();
 
     let offload = bpf.options().start_without_daemon();
     let control = public.path().join("control.sock");
