@@ -1,5 +1,6 @@
 //! `--eager`: relayed from the moment that the channel is bound, before the server was seen relaying anything.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use turn_testkit::offload::{Offload, PATIENCE, wait_until};
@@ -84,7 +85,8 @@ fn beginning(offload: &Offload, pause: Duration, interval: Duration) -> Beginnin
     introduce(&mut client, &echo);
     client.channel_bind(CHANNEL, echo.address()).unwrap();
     let bound = Instant::now();
-    let (mut sent, mut came) = (Vec::new(), Vec::new());
+    // By the number of the packet: those that a server held up for long are overtaken.
+    let (mut sent, mut came) = (Vec::new(), BTreeMap::new());
     let mut channel = Channel { client: &mut client, number: CHANNEL };
     while came.len() < packets {
         let due = pause + interval * sent.len() as u32;
@@ -93,9 +95,10 @@ fn beginning(offload: &Offload, pause: Duration, interval: Duration) -> Beginnin
             && let Some(left) = next.checked_sub(bound.elapsed())
             && let Some(data) = channel.receive(left).unwrap()
         {
-            assert_eq!(data, (came.len() as u64 + 1).to_be_bytes());
-            came.push(bound.elapsed());
+            let number = u64::from_be_bytes(data.try_into().expect("what was sent"));
+            assert_eq!(came.insert(number, bound.elapsed()), None, "{number} came twice");
         }
+        assert!(sent.len() < packets || came.len() == packets, "{} of {packets} came", came.len());
         if sent.len() < packets {
             sent.push(bound.elapsed());
             channel.send(&(sent.len() as u64).to_be_bytes()).unwrap();
@@ -105,8 +108,8 @@ fn beginning(offload: &Offload, pause: Duration, interval: Duration) -> Beginnin
     let by_server =
         [session.client_to_peer, session.peer_to_client].map(|way| packets as u64 - way.kernel_packets);
     client.refresh(0).unwrap();
-    let [to_peer, to_client] = by_server.map(|count| count as usize);
-    Beginning { by_server, kernel_to_peer: sent[to_peer], kernel_to_client: came[to_client] }
+    let [to_peer, to_client] = by_server;
+    Beginning { by_server, kernel_to_peer: sent[to_peer as usize], kernel_to_client: came[&(to_client + 1)] }
 }
 
 fn median<T: Ord + Copy>(calls: &[Beginning], of: impl Fn(&Beginning) -> T) -> T {
