@@ -118,11 +118,15 @@ const FILES: [(&str, &str); 4] = [
     ("/sys/kernel/btf/vmlinux", "The kernel's types, without which turn-bpf does not run."),
 ];
 
-const ENVIRONMENT: [(&str, &str); 2] = [
+const ENVIRONMENT: [(&str, &str); 3] = [
     ("NO_COLOR", "Where it is set, nothing is printed in colours."),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC",
         "Where the service manager sets them, run tells it when it is ready, what it does, and that it is alive.",
+    ),
+    (
+        "TURN_BPF_PASSWORD",
+        "The password for doctor --probe, where neither --password-file nor --password is given.",
     ),
 ];
 

@@ -140,7 +140,7 @@ impl Daemon {
         );
         let leaves = |reason: Reason| {
             let comes = reason.is_relayed() || reason.is_spilled() || reason.is_passed();
-            !comes && !matches!(reason, Reason::TransmitFailed | Reason::ControlLost)
+            !comes && !matches!(reason, Reason::TransmitFailed | Reason::ControlLost | Reason::UnseenTag)
         };
         snapshot.counter(
             "turnbpf_egress",
@@ -152,6 +152,11 @@ impl Daemon {
             "turnbpf_transmit_failures",
             "Packets relayed in the kernel that a driver threw away",
             one(Reason::TransmitFailed),
+        );
+        snapshot.counter(
+            "turnbpf_unseen_tags",
+            "Packets of known flows with a VLAN tag that generic mode does not see",
+            one(Reason::UnseenTag),
         );
         snapshot.counter(
             "turnbpf_control_lost",
