@@ -30,6 +30,7 @@ lasts ten times as long there.
 
 /// Begins the line that tells of the run.
 const RUN: &str = "Latest run: ";
+const OTHERS: &str = " It was of some rows; the others have the figures of earlier runs.";
 const TABLE: &str = "| fault | what comes of it | shown by | measured |\n|---|---|---|---|\n";
 
 /// The document with the figures of this run, and for what was not wanted of it with those that were there before.
@@ -40,7 +41,8 @@ pub fn render(
     figures: &[Figures],
     before: &str,
 ) -> Result<String> {
-    let run = format!("{RUN}{}", outcomes.summary()?);
+    let others = if wanted.faults().count() < table.faults().count() { OTHERS } else { "" };
+    let run = format!("{RUN}{}{others}", outcomes.summary()?);
     Ok(with_figures(table, &run, |fault| {
         if !wanted.faults().any(|other| other.id == fault.id) {
             return cell_of(before, fault).unwrap_or_default().to_owned();
