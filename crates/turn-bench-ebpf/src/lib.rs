@@ -12,6 +12,9 @@ pub const PORTS: u32 = 1 << 14;
 /// At how many UDP ports in a row packets are counted.
 pub const COUNTED_PORTS: u16 = 16;
 
+/// Keys that the program that looks one up has room for: twice as many flows as a daemon has room for by default.
+pub const MOST_KEYS: u32 = 1 << 17;
+
 /// The frame that is written before each run of a program that is measured.
 ///
 /// Every packet goes through the same frame, which such a program changes, so everything that it may have changed is written anew:

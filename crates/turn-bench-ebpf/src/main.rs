@@ -5,13 +5,14 @@
 mod packet;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::btf_maps::{Array, DevMap, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::{Array, DevMap, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use turn_bench_ebpf::Template;
+use turn_bench_ebpf::{MOST_KEYS, Template};
+use turn_datapath::{Flow, FlowKey};
 
-use crate::packet::{is_udp_to, restore};
+use crate::packet::{is_udp_to, key, restore};
 
 #[btf_map]
 pub static TEMPLATE: Array<Template, 1> = Array::new();
@@ -33,6 +34,9 @@ pub static ARRIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// The first UDP port at which IPv4 packets are counted, and all others let pass. Zero: everything is counted.
 #[btf_map]
 pub static COUNTED_PORT: Array<u32, 1> = Array::new();
+/// As turn-bpf's own, for what does nothing but look a key up.
+#[btf_map]
+pub static TABLE: HashMap<FlowKey, Flow, { MOST_KEYS as usize }> = HashMap::new();
 
 /// Writes the frame and has the program that is measured run on it.
 #[xdp(frags)]
@@ -69,6 +73,16 @@ pub fn bench_redirect(_context: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn bench_transmit(_context: XdpContext) -> u32 {
     XDP_TX
+}
+
+/// Looks the packet's key up, reads a word of what it finds, and does nothing else.
+#[xdp(frags)]
+pub fn bench_lookup(context: XdpContext) -> u32 {
+    match key(&context).and_then(|key| TABLE.get_ptr(&key)) {
+        // SAFETY: a successful map lookup returned the pointer during this run of the program.
+        Some(flow) if unsafe { (*flow).lease_until } != 0 => XDP_PASS,
+        _ => XDP_ABORTED,
+    }
 }
 
 /// Counts and drops: a receiver that costs next to nothing.

@@ -3,8 +3,11 @@
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_xdp_adjust_head};
 use aya_ebpf::programs::XdpContext;
 use turn_bench_ebpf::{COUNTED_PORTS, HEAD_WORDS, PORTS};
-use turn_wire::Be16;
+use turn_datapath::FlowKey;
+use turn_wire::channel_data::is_channel_number;
 use turn_wire::checksum::Sum;
+use turn_wire::{Be16, IpAddress};
+use zerocopy::FromBytes;
 
 use crate::TEMPLATE;
 
@@ -43,8 +46,29 @@ pub fn is_udp_to(context: &XdpContext, port: u16) -> bool {
     const IPV4: u16 = 0x0800;
     const UDP: u16 = 17;
     get(context, 12) == Some(Be16::new(IPV4))
-        && get(context, 22).is_some_and(|lifetime_and_protocol| lifetime_and_protocol.value() & 0xff == UDP)
-        && get(context, 36).is_some_and(|to| to.value().wrapping_sub(port) < COUNTED_PORTS)
+        && get(context, 22)
+            .is_some_and(|lifetime_and_protocol: Be16| lifetime_and_protocol.value() & 0xff == UDP)
+        && get(context, 36).is_some_and(|to: Be16| to.value().wrapping_sub(port) < COUNTED_PORTS)
+}
+
+/// The key of the flow of a UDP datagram over IP without VLAN tags, options or extension headers, which nobody checks here.
+#[inline(always)]
+pub fn key(context: &XdpContext) -> Option<FlowKey> {
+    const IPV4: u16 = 0x0800;
+    let (source, destination, udp_at) = if get::<Be16>(context, 12)?.value() == IPV4 {
+        (IpAddress::v4(get(context, 26)?), IpAddress::v4(get(context, 30)?), 34)
+    } else {
+        (IpAddress::v6(get(context, 22)?), IpAddress::v6(get(context, 38)?), 54)
+    };
+    let first: Be16 = get(context, udp_at + 8)?;
+    Some(FlowKey {
+        source,
+        destination,
+        source_port: get(context, udp_at)?,
+        destination_port: get(context, udp_at + 2)?,
+        channel: if is_channel_number(first) { first } else { Be16::default() },
+        reserved: Be16::default(),
+    })
 }
 
 /// Adds the number of the source to the last two bytes of the address and to the port, and mends the checksums.
@@ -57,8 +81,8 @@ fn set_source(
     checksum_at: usize,
     header_checksum_at: Option<usize>,
 ) -> Option<()> {
-    let old_address = get(context, address_at)?;
-    let old_port = get(context, port_at)?;
+    let old_address: Be16 = get(context, address_at)?;
+    let old_port: Be16 = get(context, port_at)?;
     let address = Be16::new(old_address.value().wrapping_add((number / PORTS) as u16));
     let port = Be16::new(old_port.value().wrapping_add((number % PORTS) as u16));
     let sum = Sum::of_field(get(context, checksum_at)?)
@@ -76,9 +100,10 @@ fn set_source(
 }
 
 #[inline(always)]
-fn get(context: &XdpContext, at: usize) -> Option<Be16> {
-    // SAFETY: `place` compared the end with the end of the packet.
-    place::<u16>(context, at).map(|place| Be16::from_raw(unsafe { *place }))
+fn get<T: FromBytes + Copy>(context: &XdpContext, at: usize) -> Option<T> {
+    // SAFETY: `place` compared the end with the end of the packet, every bit pattern is a valid `T`, and BPF has plain loads of
+    // any alignment for packets.
+    place::<T>(context, at).map(|place| unsafe { *place })
 }
 
 #[inline(always)]

@@ -3,10 +3,12 @@
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::xdp::DevMap;
-use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray};
 use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun as _, Xdp};
 use aya::{Ebpf, Pod, TestRunAttrs, TestRunOptions};
 use turn_bench_ebpf::{HEAD_WORDS, Template};
+use turn_bpf::object::Plain;
+use turn_datapath::{Flow, FlowKey};
 
 use crate::processor::running_time;
 
@@ -21,6 +23,8 @@ pub enum Bare {
     Redirect,
     /// Sends it back.
     Transmit,
+    /// Looks its key up.
+    LookUp,
     /// Counts it and drops it.
     Count,
 }
@@ -42,6 +46,7 @@ pub struct Object {
     bare_tc: Array<MapData, u32>,
     arrived: PerCpuArray<MapData, u64>,
     counted_port: Array<MapData, u32>,
+    table: HashMap<MapData, Plain<FlowKey>, Plain<Flow>>,
 }
 
 /// Frames that are alike but for their source.
@@ -93,6 +98,7 @@ impl Object {
             bare_tc: map("BARE_TC")?.try_into()?,
             arrived: map("ARRIVED")?.try_into()?,
             counted_port: map("COUNTED_PORT")?.try_into()?,
+            table: map("TABLE")?.try_into()?,
             ebpf,
         })
     }
@@ -123,12 +129,23 @@ impl Object {
         Ok(self.counted_port.set(0, u32::from(port), 0)?)
     }
 
+    /// What [`Bare::LookUp`] finds.
+    pub fn insert(&mut self, key: FlowKey, flow: Flow) -> Result<()> {
+        Ok(self.table.insert(Plain(key), Plain(flow), 0)?)
+    }
+
+    /// What [`Bare::LookUp`] is to find no more.
+    pub fn remove(&mut self, key: FlowKey) -> Result<()> {
+        Ok(self.table.remove(&Plain(key))?)
+    }
+
     /// A bare program.
     pub fn bare(&mut self, bare: Bare) -> Result<&mut Xdp> {
         self.xdp(match bare {
             Bare::Empty => "bench_empty",
             Bare::Redirect => "bench_redirect",
             Bare::Transmit => "bench_transmit",
+            Bare::LookUp => "bench_lookup",
             Bare::Count => "bench_count",
         })
     }

@@ -47,7 +47,8 @@ impl Sources {
         Frames { frame: self.subject.packet(&data(payload)).build(), sources: self.count }
     }
 
-    fn flow(&self) -> Flow {
+    /// What they all have to be relayed by.
+    pub fn flow(&self) -> Flow {
         self.subject.flow
     }
 }

@@ -125,7 +125,8 @@ fn description(part: PartName) -> &'static str {
             "`BPF_PROG_TEST_RUN`, 200 bytes of application data, one processor. What is shown is the time of the run less the time of the same run \
              with an empty program; \"writing the frame\" is what was taken off, the empty program included. Undoing a changed length, which the \
              empty program does not need, is in turn-bpf's figure. At random keys a packet waits for memory rather than for instructions: for the \
-             bucket of the hash table, for the key, and for the flow. \"not ours\" is what everybody else's packets pay; \"at TC\" by the program for \
+             bucket of the hash table, for the key, and for the flow. \"bare lookup\" is a program that looks the same keys up in a map of the same \
+             kind, with as many entries of the same size, reads a word of what it finds, and does nothing else. \"not ours\" is what everybody else's packets pay; \"at TC\" by the program for \
              what comes in at TC, \"leaving\" by the one for what leaves. \"The server's own\" are packets that the server relayed itself, while none of \
              them is awaited. In \"heartbeat\" every packet is one."
         }
