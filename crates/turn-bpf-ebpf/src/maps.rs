@@ -112,9 +112,11 @@ pub struct Maps;
 
 /// A flow in its place in the map.
 ///
-/// Other CPUs may hold the same one. Every field is a word that means something by itself, the daemon never
-/// reuses the place of a deleted flow before all programs that could have found it have ended, and a lost
-/// update of a counter is the worst that a race can do.
+/// Other CPUs may hold the same one. The daemon never reuses the place of a deleted flow before all programs that could have found it
+/// have ended. A path is written while the lease is off, and the lease, which is one word, after it, with a call of the kernel in
+/// between; who relays reads the lease first, and then makes a call of the kernel, too. The compiler moves no access across such a call,
+/// and x86 no store before an earlier store and no load before an earlier load. (LLVM has no fence for BPF that would say it.)
+/// Of a counter an update may be lost.
 pub struct FlowEntry(*mut Flow);
 
 impl Deref for FlowEntry {

@@ -31,6 +31,18 @@ pub enum WantedMode {
     Generic,
 }
 
+impl WantedMode {
+    /// Whether the programs may stay in this mode.
+    pub fn allows(self, mode: Mode) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Native => mode == Mode::Native,
+            Self::Tc => mode == Mode::Tc,
+            Self::Generic => mode == Mode::Generic,
+        }
+    }
+}
+
 /// Why an interface was not attached to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -22,6 +22,7 @@ use turn_bpf::daemon::{self, Options, SESSION_LOG};
 use turn_bpf::doctor::wants_colour;
 use turn_bpf::metrics::server::MetricsAddress;
 use turn_bpf::pins::{self, DEFAULT_FOLDER, Removed};
+use turn_snoop::ListeningPorts;
 
 mod doctor;
 mod manual;
@@ -87,6 +88,10 @@ struct RunArguments {
     /// channels are bound again. Read in ARCHITECTURE.md what that believes.
     #[arg(long)]
     join: bool,
+    /// UDP ports at which TURN servers listen: nothing is learned from any other. Without it these are all ports below 32768, which is
+    /// right as long as relayed transport addresses have none of them (coturn's min-port).
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    listening_port: Vec<u16>,
     /// Most flows at a time; a channel binding is two.
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(2..=4_194_304))]
     max_flows: u32,
@@ -204,6 +209,10 @@ fn run_daemon(arguments: RunArguments) -> ExitCode {
         heartbeat: arguments.heartbeat,
         eager: arguments.eager,
         joins: arguments.join,
+        listening_ports: match arguments.listening_port.is_empty() {
+            true => ListeningPorts::BelowDynamic,
+            false => ListeningPorts::These(arguments.listening_port.into_iter().collect()),
+        },
         max_flows: arguments.max_flows,
         max_rate: arguments.max_rate.map(|ByteRate(rate)| rate),
         reads_users: !arguments.no_usernames,

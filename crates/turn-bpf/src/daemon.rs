@@ -18,13 +18,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use aya::maps::xdp::XdpMapError;
 use aya::maps::{MapData, MapError, RingBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use turn_datapath::control::{FlowEvent, RecordHeader, kind};
 use turn_datapath::{FlowKey, Interface as KernelInterface, LeaseTerms, PathMtu, Reason, rate};
-use turn_snoop::{ChannelBinding, Command, Limits, Snoop};
+use turn_snoop::{ChannelBinding, Command, Limits, ListeningPorts, Snoop};
 use turn_wire::IpAddress;
 use zerocopy::FromBytes as _;
 
@@ -63,6 +62,8 @@ pub struct Options {
     pub eager: bool,
     /// Whether calls are adopted that are older than turn-bpf before their channels are bound again.
     pub joins: bool,
+    /// Where servers listen.
+    pub listening_ports: ListeningPorts,
     /// Most directions of channel bindings at a time.
     pub max_flows: u32,
     /// Most bytes per second of one direction of a channel binding that are relayed in the kernel.
@@ -113,9 +114,6 @@ pub enum DaemonError {
     /// A map was not written.
     #[error("cannot write to turn-bpf's map of {0}")]
     Map(&'static str, #[source] MapError),
-    /// The map of devices was not written.
-    #[error("cannot write to turn-bpf's map of devices")]
-    Devices(#[source] XdpMapError),
     /// The operating system refused something ordinary.
     #[error("cannot {0}")]
     System(&'static str, #[source] std::io::Error),
@@ -161,7 +159,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     let daemon = Daemon {
         object,
         wanted: options.mode,
-        snoop: Snoop::new(limits(options.max_flows)),
+        snoop: Snoop::new(limits(options.max_flows)).listening_at(options.listening_ports.clone()),
         table: FlowTable::new(maps.flows),
         clients: maps.clients,
         path_mtus: maps.path_mtus,
@@ -185,13 +183,20 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         histograms: SessionHistograms::new(),
         revocations: BTreeMap::new(),
         longer: Vec::new(),
+        keeps: options.keeps,
         kept: pins.is_some().then_some(maps.kept),
         pins,
     };
     let state = Rc::new(RefCell::new(daemon));
     state.borrow_mut().adopt();
     for one in &found {
-        attached::attach(&state, one).await?;
+        if let Err(error) = attached::attach(&state, one).await {
+            // What an earlier daemon left stays as it was, as far as it was not replaced.
+            if replaced.is_empty() {
+                state.borrow_mut().leave_nothing();
+            }
+            return Err(error);
+        }
     }
     let addresses = interfaces::local_addresses().await?;
     state.borrow_mut().take_addresses(addresses);
@@ -232,6 +237,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
             }
             _ = tick.tick() => {
                 state.borrow_mut().handle_timeout();
+                state.borrow_mut().look_after()?;
                 attached::try_again(&state).await?;
             }
             closed = next_closed(&mut closed_sockets) => {
@@ -242,10 +248,17 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
             }
             changed = changes.changed() => {
                 changed?;
-                let (present, addresses) = (interfaces::list().await?, interfaces::local_addresses().await?);
-                state.borrow_mut().take_interfaces(&present)?;
-                attached::attach_returned(&state, &present).await;
-                state.borrow_mut().take_addresses(addresses);
+                match (interfaces::list().await, interfaces::local_addresses().await) {
+                    (Ok(present), Ok(addresses)) => {
+                        state.borrow_mut().take_interfaces(&present)?;
+                        attached::attach_returned(&state, &present).await;
+                        state.borrow_mut().take_addresses(addresses);
+                    }
+                    // Mostly because they are changing right now, of which there will be another notification.
+                    (Err(error), _) | (_, Err(error)) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "cannot look at the interfaces");
+                    }
+                }
             }
             () = watchdog.due() => service_manager::tell(sd_notify::NotifyState::Watchdog),
             never = &mut serve => match never {},
@@ -336,6 +349,8 @@ struct Daemon {
     revocations: BTreeMap<&'static str, u64>,
     /// Flows that ask what their paths take.
     longer: Vec<path_mtu::Question>,
+    /// Whether all stays in the kernel at the end.
+    keeps: bool,
     /// What an earlier daemon left, until it is known whether this one leaves anything; then where it does.
     pins: Option<Pins>,
     /// What the next daemon is told.

@@ -98,6 +98,13 @@ pub struct BoundFlows {
     is_paused: bool,
 }
 
+impl BoundFlows {
+    /// Whether it is one of two clients of the same server that have bound channels to each other.
+    pub fn is_of_pair(&self) -> bool {
+        self.counterpart.is_some()
+    }
+}
+
 /// What tells a binding from all others.
 pub type BindingId = (FiveTuple, u16);
 
@@ -246,13 +253,8 @@ impl<M: FlowMaps> FlowTable<M> {
         if let Some(ends) = ends_of(binding) {
             self.by_ends.remove(&ends);
         }
-        if let Some(relayed) = bound.relayed
-            && let Some(ids) = self.by_relayed_port.get_mut(&relayed.port())
-        {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.by_relayed_port.remove(&relayed.port());
-            }
+        if let Some(relayed) = bound.relayed {
+            self.forget_relayed_port(relayed.port(), id);
         }
         let last = self.withdraw(bound.client_to_peer);
         let to_peer = bound.carried[0] + last;
@@ -266,6 +268,14 @@ impl<M: FlowMaps> FlowTable<M> {
         }
         let (binding, relayed, origin) = (bound.binding, bound.relayed, bound.origin);
         self.ended.push(EndedSession { binding, relayed, origin, cause, traffic: [to_peer, to_client] });
+    }
+
+    fn forget_relayed_port(&mut self, port: u16, id: BindingId) {
+        let Some(ids) = self.by_relayed_port.get_mut(&port) else { return };
+        ids.retain(|other| *other != id);
+        if ids.is_empty() {
+            self.by_relayed_port.remove(&port);
+        }
     }
 
     /// A socket with this local address was closed. Where it was a relay socket, its bindings are over; says which.
@@ -336,11 +346,16 @@ impl<M: FlowMaps> FlowTable<M> {
             self.wire_addresses.insert(advertised.ip(), source.ip());
         }
         self.changed.insert(id);
-        if bound.relayed.replace(source).is_none() {
+        let before = bound.relayed.replace(source).map(|relayed| relayed.port());
+        let moved = Direction::from_peer(&bound.binding, source);
+        let withdrawn = bound.peer_to_client.replace(moved);
+        if before != Some(source.port()) {
+            if let Some(before) = before {
+                self.forget_relayed_port(before, id);
+            }
             self.by_relayed_port.entry(source.port()).or_default().push(id);
         }
-        let moved = Direction::from_peer(&bound.binding, source);
-        if let Some(direction) = bound.peer_to_client.replace(moved) {
+        if let Some(direction) = withdrawn {
             let last = self.withdraw(direction);
             self.carry(id, Traffic::default(), last);
         }

@@ -51,7 +51,7 @@ fn structures() -> [Structure; 12] {
             room,
         }
         PathMtu { asked_at, mtu, reserved }
-        Interface { mtu, flags }
+        Interface { mtu, flags, looked_after_until }
         RecordHeader { kind, length, time, key }
         FlowEvent { header, out_source, out_source_port, reserved }
         Endpoint { address, port, reserved }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use aya::programs::links::{FdLink, PinnedLink};
 use rustix::fs::{FlockOperation, Mode as FileMode, OFlags, flock, fstat, major, minor, open, statfs};
 
+use rustix::process::geteuid;
+
 use crate::control::document::Mode;
 use crate::host::{FIRST_WITH_TCX, KernelRelease, Process};
 
@@ -40,6 +42,17 @@ pub enum PinError {
         folder: PathBuf,
         /// Who has it, if that can be told.
         holder: Option<Process>,
+    },
+    /// What is in the folder may be anybody's.
+    #[error(
+        "{} belongs to user {owner}, or others may write to it; take it away (turn-bpf detach --pin-dir), or name another --pin-dir",
+        folder.display()
+    )]
+    OfOthers {
+        /// The folder.
+        folder: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// TC programs are filters.
     #[error(
@@ -112,6 +125,7 @@ impl Pins {
             return Err(PinError::NoBpfFilesystem(folder.to_owned()));
         }
         make(folder)?;
+        refuse_shared(folder)?;
         let lock = lock(folder)?;
         let space = folder.join(space_name()?);
         make(&space.join(LINKS))?;
@@ -121,7 +135,16 @@ impl Pins {
 
     /// The same where an earlier daemon has left something in this network namespace; else none.
     pub fn find(folder: &Path, layout: String) -> Result<Option<Self>, PinError> {
-        if folder.join(space_name()?).exists() { Self::create(folder, layout).map(Some) } else { Ok(None) }
+        if !folder.join(space_name()?).exists() {
+            return Ok(None);
+        }
+        match Self::create(folder, layout) {
+            Err(error @ PinError::OfOthers { .. }) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "what is there is left");
+                Ok(None)
+            }
+            created => created.map(Some),
+        }
     }
 
     /// Where a map is.
@@ -259,6 +282,20 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 fn make(folder: &Path) -> Result<(), PinError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|source| PinError::Refused { what: "make the folder", path: folder.to_owned(), source })
+}
+
+/// In a filesystem that everybody may write to, somebody else may have made the folder first.
+fn refuse_shared(folder: &Path) -> Result<(), PinError> {
+    let metadata = fs::metadata(folder).map_err(|source| PinError::Refused {
+        what: "look at the folder",
+        path: folder.to_owned(),
+        source,
+    })?;
+    let others_may_write = metadata.mode() & 0o022 != 0;
+    match metadata.uid() == geteuid().as_raw() && !others_may_write {
+        true => Ok(()),
+        false => Err(PinError::OfOthers { folder: folder.to_owned(), owner: metadata.uid() }),
+    }
 }
 
 fn is_in_bpf_filesystem(folder: &Path) -> bool {

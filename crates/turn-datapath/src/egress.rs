@@ -256,14 +256,14 @@ fn witness<F: Frame, T: Flows>(
         flow.sent_cut(length, now, terms);
     }
     let difference = match fingerprint(frame, data_at, data_length) {
-        Some(fingerprint) if flow.noted_until != 0 => flow.noted_fingerprint ^ fingerprint,
+        Some(fingerprint) if flow.awaits_noted(now, terms) => flow.noted_fingerprint ^ fingerprint,
         _ => ANOTHER,
     };
     if difference != NOTED && difference != CONFIRMED {
         return if is_fragment { Reason::EgressFragment } else { Reason::OtherPayload };
     }
     flow.noted_until = 0;
-    let Some(path) = Path::of(frame, flows, sent, outgoing, difference, flow) else {
+    let Some(path) = Path::of(frame, flows, sent, outgoing, difference, flow, now) else {
         return Reason::EgressOther;
     };
     if is_fragment {
@@ -303,8 +303,9 @@ fn witness<F: Frame, T: Flows>(
     path.route.give(flow);
     flow.armed = flow.armed.wrapping_add(1);
     flow.heartbeat_at = now.wrapping_add(terms.heartbeat);
-    flow.lease_until = now.wrapping_add(terms.lease);
     flows.report(&event(control::kind::ARMED, now, flow_key, flow));
+    // Behind a call of the kernel, so that the compiler has written all of the path before.
+    flow.lease_until = now.wrapping_add(terms.lease);
     Reason::Witness
 }
 
@@ -348,7 +349,7 @@ struct Route {
 }
 
 impl Path {
-    /// None where the packet leaves by an interface that was not named, or where it is not known by what tags the noted one came.
+    /// None where the packet leaves by an interface that was not named or that nobody looks after, or where it is not known by what tags the noted one came.
     #[inline(always)]
     fn of<F: Frame, T: Flows>(
         frame: &F,
@@ -357,9 +358,13 @@ impl Path {
         outgoing: &Outgoing,
         difference: u64,
         flow: &Flow,
+        now: u64,
     ) -> Option<Self> {
         let way_in = flows.interface(flow.noted_ifindex)?;
         let way_out = flows.interface(sent.ifindex)?;
+        if now >= way_out.looked_after_until {
+            return None;
+        }
         let (is_generic, is_tc) =
             (way_in.flags & interface_flags::GENERIC, way_in.flags & interface_flags::TC);
         if (is_generic != 0) != (difference == CONFIRMED) {

@@ -140,6 +140,9 @@ pub struct Interface {
     pub mtu: u32,
     /// [`interface_flags`].
     pub flags: u32,
+    /// No lease is granted by this way out from this time on, unless the daemon, which looks after it, has moved it on: no program
+    /// sees by itself that a driver no longer transmits.
+    pub looked_after_until: u64,
 }
 
 /// Bits of [`Interface::flags`].
@@ -179,6 +182,12 @@ pub(crate) const fn least_mtu(is_v4: bool) -> u16 {
 }
 
 impl Flow {
+    /// Whether the translation of the noted packet would still show what the server does: it may be late, but not by a whole lease.
+    #[inline(always)]
+    pub(crate) fn awaits_noted(&self, now: u64, terms: &LeaseTerms) -> bool {
+        self.noted_until != 0 && now < self.noted_until.saturating_add(terms.lease)
+    }
+
     /// The server sent a packet of this many bytes in one piece. While it is not too long ago that it sent a longer one, that one counts.
     #[inline(always)]
     pub(crate) fn sent_whole(&mut self, length: u16, now: u64, terms: &LeaseTerms) {

@@ -128,9 +128,11 @@ fn relay<F: Frame, T: Flows>(
         return Err(Reason::PartialChecksum);
     }
 
+    // Before a call of the kernel, so that the compiler reads nothing of the path before.
+    let lease_until = flow.lease_until;
     let now = flows.now();
     let is_over_rate = terms.rate_cost != 0 && rate::spend(flow, data.length, now, terms.rate_cost);
-    let spilled = match wait(terms, flow, now, is_over_rate) {
+    let spilled = match wait(terms, flow, lease_until, now, is_over_rate) {
         Some(reason) => reason,
         None => match forward(frame, flows, terms, ifindex, packet, key, &data, flow, now) {
             Err(Reason::LongerThanSeen) => Reason::LongerThanSeen,
@@ -154,8 +156,14 @@ fn relay<F: Frame, T: Flows>(
 
 /// Why a packet has to go to the server and its translation to be awaited; none where the lease lets it be relayed.
 #[inline(always)]
-fn wait(terms: &LeaseTerms, flow: &mut Flow, now: u64, is_over_rate: bool) -> Option<Reason> {
-    if now >= flow.lease_until {
+fn wait(
+    terms: &LeaseTerms,
+    flow: &mut Flow,
+    lease_until: u64,
+    now: u64,
+    is_over_rate: bool,
+) -> Option<Reason> {
+    if now >= lease_until {
         return Some(Reason::NoLease);
     }
     if is_over_rate {

@@ -109,6 +109,9 @@ refusals! {
     TooManyCalls => "too_many_calls",
     /// The call uses another relayed transport address than its allocation has.
     OtherRelayedAddress => "other_relayed_address",
+    /// The response comes from a port at which no server is thought to listen (`--listening-port`): it may be a relayed transport
+    /// address, and then anyone may have written it.
+    SourceIsNoListener => "source_is_no_listener",
 }
 
 impl fmt::Display for Refusal {

@@ -12,7 +12,9 @@ use crate::joining::Directions;
 use crate::peer_policy;
 use crate::refusal::Refusals;
 use crate::transactions::{Answered, Asked, TransactionKey, Transactions};
-use crate::{Allocation, ChannelBinding, Command, FiveTuple, Limits, Refusal, Revocation, User};
+use crate::{
+    Allocation, ChannelBinding, Command, FiveTuple, Limits, ListeningPorts, Refusal, Revocation, User,
+};
 
 mod adoption;
 mod call;
@@ -33,6 +35,7 @@ const ALLOCATION_MISMATCH: u16 = 437;
 #[derive(Debug)]
 pub struct Snoop {
     limits: Limits,
+    listening_ports: ListeningPorts,
     allocations: Allocations,
     transactions: Transactions,
     /// Those of clients whose Allocate was not seen, kept apart so that forged ones take no room from others.
@@ -50,6 +53,7 @@ impl Snoop {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            listening_ports: ListeningPorts::default(),
             allocations: Allocations::new(),
             transactions: Transactions::new(limits),
             strangers: Transactions::new(limits.of_strangers()),
@@ -59,6 +63,12 @@ impl Snoop {
             commands: VecDeque::new(),
             refusals: Refusals::new(),
         }
+    }
+
+    /// Where servers listen.
+    #[must_use]
+    pub fn listening_at(self, listening_ports: ListeningPorts) -> Self {
+        Self { listening_ports, ..self }
     }
 
     /// A message has entered the host. Only requests mean anything here, and they are only claims. Says why
@@ -302,6 +312,9 @@ impl Snoop {
         // A client can have the server send any bytes from its relayed transport address, to anyone.
         if self.allocations.is_relayed_port(server.port()) && !self.allocations.is_listener(server) {
             return Err(Refusal::SourceIsRelayedAddress);
+        }
+        if !self.listening_ports.may_be(server.port()) {
+            return Err(Refusal::SourceIsNoListener);
         }
         if !peer_policy::is_allowed(client) || self.local_addresses.contains(&client.ip()) {
             return Err(Refusal::ClientNotAllowed);

@@ -206,8 +206,11 @@ impl Input {
 impl Setting {
     /// No flows and no clients; both interfaces take redirected frames.
     pub fn empty() -> Self {
-        let interface =
-            Interface { mtu: subject::MTU.into(), flags: turn_datapath::flow::interface_flags::TRANSMITS };
+        let interface = Interface {
+            mtu: subject::MTU.into(),
+            flags: turn_datapath::flow::interface_flags::TRANSMITS,
+            looked_after_until: u64::MAX,
+        };
         Self {
             now: NOW,
             flows: Vec::new(),

@@ -111,7 +111,16 @@ fn supported(kernel: &Kernel, built: &Built<'_>) -> Vec<Check> {
         step: step(Path::new("/bin/sh"), &["-c", "ip link set lo up"], 30),
         expected: Expected::Success,
     };
-    std::iter::once(loopback).chain(tests).collect()
+    std::iter::once(loopback).chain(tests).chain((!kernel.has_tcx).then(|| keeping_is_refused(built))).collect()
+}
+
+/// Filters cannot be handed on from one daemon to the next.
+fn keeping_is_refused(built: &Built<'_>) -> Check {
+    Check {
+        name: "run --keep refuses in plain words",
+        step: step(built.turn_bpf, &["run", "--keep", "lo"], 30),
+        expected: Expected::Refusal(&["--keep needs Linux 6.6", "run without --keep"]),
+    }
 }
 
 /// A kernel that is too old says so before anything is touched; and it is shown that it would not load the programs.

@@ -119,6 +119,10 @@ pub(super) async fn try_again(state: &RefCell<Daemon>) -> Result<(), DaemonError
 impl Daemon {
     fn attach_programs(&mut self, found: &Found) -> Result<(), AttachError> {
         let Found { interface, obstacle } = found;
+        let kept = self.pins.as_ref().and_then(|pins| pins.mode(interface.ifindex));
+        if kept.is_some_and(|kept| !self.wanted.allows(kept)) {
+            self.end_leases_by(interface.ifindex);
+        }
         let (ingress, egress) = attachment::attach(
             &mut self.object,
             interface,
@@ -126,6 +130,9 @@ impl Daemon {
             obstacle.as_ref(),
             self.pins.as_ref(),
         )?;
+        if kept.is_some_and(|kept| kept != ingress.mode) {
+            self.end_leases_by(interface.ifindex);
+        }
         if let Some(because) = &ingress.reason {
             tracing::info!(interface = interface.name, because, "{} mode", ingress.mode);
         }
@@ -145,6 +152,13 @@ impl Daemon {
             redirects: Redirects::default(),
         });
         Ok(())
+    }
+
+    /// Paths that were found in another mode are none in this one: not every mode sees the same tags, or can redirect to the same
+    /// interfaces.
+    fn end_leases_by(&mut self, ifindex: u32) {
+        let _not_there_anyway = self.devices.remove(ifindex);
+        self.table.disarm(|flow| flow.in_ifindex == ifindex || flow.out_ifindex == ifindex);
     }
 
     /// What the driver says that it can do, of an interface that was just attached to.
@@ -299,17 +313,43 @@ impl Daemon {
         self.attached.sort_by_key(|one| one.ifindex);
     }
 
+    /// Says once more that somebody is there who notices what becomes of the interfaces.
+    pub(super) fn look_after(&mut self) -> Result<(), DaemonError> {
+        if !self.keeps {
+            return Ok(());
+        }
+        let known = self.attached.iter().map(|one| (one.ifindex, self.known_of(one))).collect::<Vec<_>>();
+        known.into_iter().try_for_each(|(ifindex, value)| self.tell_kernel_of(ifindex, value))
+    }
+
     /// Tells the kernel side what is known of an interface.
     fn write_interface(&mut self, ifindex: u32) -> Result<(), DaemonError> {
         let Some(attached) = self.attached.iter().find(|one| one.ifindex == ifindex) else { return Ok(()) };
-        let value = KernelInterface { mtu: attached.mtu, flags: attached.kernel_flags() };
+        let value = self.known_of(attached);
         let takes =
             value.flags & (interface_flags::GENERIC | interface_flags::TC | interface_flags::TRANSMITS) != 0;
-        if takes && attached.is_running && attached.redirects.are_open() {
-            self.devices.insert(ifindex, ifindex, None, 0).map_err(DaemonError::Devices)?;
-        } else {
+        if !(takes && attached.is_running && attached.redirects.are_open()) {
             let _not_there_anyway = self.devices.remove(ifindex);
+        } else if let Err(error) = self.devices.insert(ifindex, ifindex, None, 0) {
+            // It may have gone since it was listed; then the next list says so.
+            tracing::warn!(
+                interface = attached.name,
+                error = &error as &dyn std::error::Error,
+                "nothing is redirected to the interface"
+            );
         }
+        self.tell_kernel_of(ifindex, value)
+    }
+
+    fn known_of(&self, attached: &Attached) -> KernelInterface {
+        KernelInterface {
+            mtu: attached.mtu,
+            flags: attached.kernel_flags(),
+            looked_after_until: self.looks_after_until(),
+        }
+    }
+
+    fn tell_kernel_of(&mut self, ifindex: u32, value: KernelInterface) -> Result<(), DaemonError> {
         self.kernel_interfaces
             .insert(ifindex, Plain(value), 0)
             .map_err(|error| DaemonError::Map("interfaces", error))
@@ -349,7 +389,7 @@ impl Daemon {
         // Else they would go on filling frames that the interface no longer takes, until the next heartbeat.
         for (ifindex, mtu) in shrunk {
             let flows =
-                self.table.disarm(|flow| flow.out_ifindex == ifindex && u32::from(flow.out_mtu) > mtu);
+                self.table.disarm(|flow| flow.out_ifindex == ifindex && u32::from(flow.link_mtu) > mtu);
             tracing::info!(ifindex, mtu, flows, "the MTU has shrunk");
         }
         Ok(())

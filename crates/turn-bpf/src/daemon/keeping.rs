@@ -23,6 +23,9 @@ use crate::{layout, sockets};
 /// For how long a daemon that is told to stop waits for answers of the server to requests that it has heard.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
+/// For how long what stays in the kernel grants leases without a daemon: long enough for a system's upgrade.
+const UNATTENDED: Duration = Duration::from_secs(600);
+
 /// Where something is to be kept, or was kept by an earlier daemon.
 pub(super) fn open(options: &Options) -> Result<Option<Pins>, PinError> {
     let layout = layout::name(options.max_flows);
@@ -53,10 +56,7 @@ pub(super) async fn catch_up(state: &RefCell<Daemon>, keeps: bool, ring: &mut Ri
         return daemon.remember();
     }
     tracing::info!("what an earlier turn-bpf has kept is taken over, and ends with this one");
-    daemon.kept = None;
-    if let Some(Err(error)) = daemon.pins.take().map(Pins::remove) {
-        tracing::warn!(error = &error as &dyn std::error::Error, "what an earlier turn-bpf kept stays");
-    }
+    daemon.leave_nothing();
 }
 
 /// Hears the last of what is under way, and writes down what there is to know.
@@ -146,16 +146,31 @@ impl Daemon {
         }
         let mtus: HashMap<u32, u32> = self.attached.iter().map(|one| (one.ifindex, one.mtu)).collect();
         self.table
-            .disarm(|flow| mtus.get(&flow.out_ifindex).is_none_or(|mtu| u32::from(flow.out_mtu) > *mtu));
+            .disarm(|flow| mtus.get(&flow.out_ifindex).is_none_or(|mtu| u32::from(flow.link_mtu) > *mtu));
     }
 
     /// Ends what was served by relay sockets that have closed while there was no daemon. Only ports are looked at, since behind address
     /// translation the relayed transport address may be on no interface.
     fn handle_open_ports(&mut self, open: &HashSet<u16>) {
-        let relayed = self.table.bindings().filter_map(|bound| bound.relayed);
+        // Two clients of one server may have no relay sockets at all between them; their leases tell.
+        let of_peers = self.table.bindings().filter(|bound| !bound.is_of_pair());
+        let relayed = of_peers.filter_map(|bound| bound.relayed);
         let closed: HashSet<SocketAddr> = relayed.filter(|relayed| !open.contains(&relayed.port())).collect();
         for local in closed {
             self.handle_socket_closed(local);
+        }
+    }
+
+    /// Until when leases are granted if nobody says otherwise before. What does not stay ends with this process anyway.
+    pub(super) fn looks_after_until(&self) -> u64 {
+        if self.keeps { nanoseconds(self.clock.now() + UNATTENDED) } else { u64::MAX }
+    }
+
+    /// Nothing is to outlive this process.
+    pub(super) fn leave_nothing(&mut self) {
+        self.kept = None;
+        if let Some(Err(error)) = self.pins.take().map(Pins::remove) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "what is pinned stays");
         }
     }
 
@@ -177,10 +192,10 @@ impl Daemon {
             bindings.extend(allocation.bindings().map(|binding| (five_tuple, binding.channel)));
             let memory = allocation.memory();
             log(kept.allocations.insert(Plain(key), Plain(write_allocation(&memory)), 0));
-            if let Some(user) = memory.user.filter(|_| self.reads_users)
-                && let Some(user) = write_user(&user)
-            {
-                log(kept.users.insert(Plain(key), Plain(user), 0));
+            let user = memory.user.filter(|_| self.reads_users);
+            match user.and_then(|user| write_user(&user)) {
+                Some(user) => log(kept.users.insert(Plain(key), Plain(user), 0)),
+                None => log(kept.users.remove(&Plain(key))),
             }
         }
         for id in bindings {

@@ -25,6 +25,8 @@ pub(super) struct Heard {
     pub(super) armed: u64,
     pub(super) lapsed: u64,
     pub(super) path_changed: u64,
+    /// Whether the log has said that something like a server is at a port where none is looked for.
+    pub(super) is_other_port_logged: bool,
 }
 
 /// All metrics, as of now.
@@ -166,7 +168,7 @@ impl Daemon {
     }
 
     fn handshakes(&self, snapshot: &mut Snapshot) {
-        let Heard { requests, responses, armed, lapsed, path_changed } = self.heard;
+        let Heard { requests, responses, armed, lapsed, path_changed, .. } = self.heard;
         let of = |label: &'static str, rows: &[(&str, u64)]| {
             rows.iter().map(|(value, count)| (vec![(label, (*value).to_owned())], *count)).collect::<Vec<_>>()
         };

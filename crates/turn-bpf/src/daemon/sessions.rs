@@ -101,7 +101,14 @@ impl Daemon {
     }
 
     /// A message between these was not learned from.
-    pub(super) fn tell_of_refusal(&self, client: SocketAddr, server: SocketAddr, refusal: Refusal) {
+    pub(super) fn tell_of_refusal(&mut self, client: SocketAddr, server: SocketAddr, refusal: Refusal) {
+        if refusal == Refusal::SourceIsNoListener && !self.heard.is_other_port_logged {
+            self.heard.is_other_port_logged = true;
+            tracing::warn!(
+                address = %server,
+                "a TURN server, or what a client has forged by way of one; if a server listens there, name the port: --listening-port"
+            );
+        }
         self.listeners.tell(|| Event {
             client: Some(client),
             server: Some(server),

@@ -106,6 +106,20 @@ fn a_binding_is_a_flow_in_each_direction() {
     assert!(table.by_relayed_port.is_empty());
 }
 
+/// Of a call that is older than turn-bpf the relayed transport address is known from what the server sends.
+#[test]
+fn a_relayed_address_that_was_mistaken_is_not_remembered() {
+    let mut table = table();
+    let one = ChannelBinding { relayed: None, ..binding(CLIENT, 0x4000, RELAYED, PEER) };
+    table.bind(one, None);
+    for seen in [OTHER_RELAYED, RELAYED] {
+        table.armed(&key(CLIENT, SERVER, 0x4000), at(seen));
+    }
+    assert_eq!(table.socket_closed(at(OTHER_RELAYED)), []);
+    assert_eq!(table.socket_closed(at(RELAYED)), [one]);
+    assert!(table.by_relayed_port.is_empty());
+}
+
 #[test]
 fn binding_again_keeps_lease_and_counters() {
     let mut table = table();

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use turn_testkit::lab::Family;
 use turn_testkit::offload::{Offload, wait_until};
 use turn_testkit::packet::channel_data;
 use turn_testkit::turn_client::message::{
@@ -104,4 +105,33 @@ fn a12_responses_from_a_relayed_address_are_not_the_servers() {
     assert_eq!(offload.session(&victim, CHANNEL).unwrap().state, "mixed");
     talk(&victim, CHANNEL, &peer);
     hears_nothing(&attacker);
+}
+
+/// Of a client's allocation over TLS turn-bpf sees nothing, so that it does not know the relayed transport address, from which the
+/// client has the server send what it likes. A socket stands for that; and the same is believed where a server is said to listen.
+#[test]
+fn a12_responses_from_an_unknown_relayed_address_are_not_the_servers() {
+    for (arguments, is_learned) in [
+        (&["--eager"][..], 0),
+        (&["--eager", "--join"], 0),
+        (&["--eager", "--listening-port", "3478,50001"], 1),
+    ] {
+        let mut offload = options().default_terms().daemon(arguments).start();
+        let (victim, _) = offload.allocated_client();
+        let (accomplice, target) = (offload.peer(), offload.peer());
+        let accomplice_address = accomplice.local_addr().unwrap();
+        let ip = offload.lab.addresses(Family::V4).relay;
+        let insider_relayed = offload.lab.server.udp_socket((ip, 50_001).into()).unwrap();
+        let transaction = random_transaction_id();
+        let claim = channel_bind(&victim, transaction, 0x4003, target.local_addr().unwrap()).build();
+        let has_relayed = allocate_success(SocketAddr::new(ip, 40_002), accomplice_address);
+        insider_relayed.send_to(&has_relayed, accomplice_address).unwrap();
+        offload.wait_until_all_is_read();
+        accomplice.send_to(&claim, insider_relayed.local_addr().unwrap()).unwrap();
+        offload.wait_until_all_is_read();
+        insider_relayed.send_to(&channel_bind_success(transaction), accomplice_address).unwrap();
+        offload.wait_until_all_is_read();
+        assert_eq!(learned(&mut offload), (1 + is_learned, is_learned), "{arguments:?}");
+        assert_eq!(offload.log().contains("name the port: --listening-port"), is_learned == 0);
+    }
 }

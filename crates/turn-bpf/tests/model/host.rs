@@ -110,7 +110,10 @@ impl Host {
         memory.set_now(now);
         memory.admit_strangers(true);
         for ifindex in [HERE, ELSEWHERE] {
-            memory.insert_interface(ifindex, Interface { mtu: 1500, flags: interface_flags::TRANSMITS });
+            memory.insert_interface(
+                ifindex,
+                Interface { mtu: 1500, flags: interface_flags::TRANSMITS, looked_after_until: u64::MAX },
+            );
             memory.insert_device(ifindex);
         }
         let maps = Maps { memory: Rc::new(RefCell::new(memory)), is_unsettled: Rc::default() };

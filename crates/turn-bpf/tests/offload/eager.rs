@@ -60,10 +60,10 @@ fn a_head_start_holds_for_one_lease() {
 }
 
 /// Of calls alike, so that the median says something on a busy machine.
-const CALLS: usize = 9;
+const CALLS: usize = 5;
 
 /// Of a call.
-const LENGTH: Duration = Duration::from_millis(600);
+const LENGTH: Duration = Duration::from_millis(400);
 
 /// How a call begins, measured from the moment that the client has the success to its ChannelBind.
 #[derive(Debug)]

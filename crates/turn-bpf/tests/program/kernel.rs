@@ -13,7 +13,7 @@ use turn_bpf::flow_table::FlowMaps as _;
 use turn_bpf::object::{Maps, Object, Plain};
 use turn_datapath::control::kind;
 use turn_datapath::egress::Sent;
-use turn_datapath::{Flow, FlowEvent, FlowKey, LeaseTerms, PathMtu, Reason, RecordHeader};
+use turn_datapath::{Flow, FlowEvent, FlowKey, Interface, LeaseTerms, PathMtu, Reason, RecordHeader};
 use turn_testkit::cases::{HERE, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
 use turn_testkit::checksum_complete;
 use turn_wire::ethernet::VlanTags;
@@ -160,7 +160,9 @@ impl Kernel {
             self.maps.path_mtus.insert(Plain(*key), Plain(moved), 0).expect("room in PATH_MTUS");
         }
         for (ifindex, interface) in &setting.interfaces {
-            self.maps.interfaces.insert(ifindex, Plain(*interface), 0).expect("room in INTERFACES");
+            let looked_after_until = clock.time_there(interface.looked_after_until);
+            let moved = Interface { looked_after_until, ..*interface };
+            self.maps.interfaces.insert(ifindex, Plain(moved), 0).expect("room in INTERFACES");
         }
         for ifindex in &setting.devices {
             // Nothing is sent in a test run, so the loopback interface stands for every other.
@@ -320,7 +322,7 @@ impl Clock {
     fn time_there(&self, time: u64) -> u64 {
         match time {
             0 => 0,
-            time => (time + self.shown).saturating_sub(self.meant).max(1),
+            time => time.saturating_add(self.shown).saturating_sub(self.meant).max(1),
         }
     }
 

@@ -52,7 +52,8 @@ impl Awaited {
         lab.server.enter(|| egress.attach("srv1", TcAttachType::Egress)).unwrap().unwrap();
         let ifindex = lab.server.output("cat", &["/sys/class/net/srv1/ifindex"]).unwrap();
         let ifindex: u32 = ifindex.trim().parse().unwrap();
-        let interface = Interface { mtu: 1500, flags: interface_flags::TRANSMITS };
+        let interface =
+            Interface { mtu: 1500, flags: interface_flags::TRANSMITS, looked_after_until: u64::MAX };
         kernel.maps.interfaces.insert(ifindex, Plain(interface), 0).unwrap();
         let noted = data(SEGMENT);
         let client = key(&leg(SocketAddr::new(addresses.client, 40000), relayed, Some(0x4001)));

@@ -1,6 +1,7 @@
 //! Where things are kept, whose that is, and how it is ended.
 
-use std::fs;
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
@@ -85,6 +86,45 @@ fn a_folder_that_cannot_keep_anything_is_refused() {
     // As everywhere in a namespace of the lab.
     let said = refusal(&offload, &["--keep"]);
     assert!(said.contains("/sys/fs/bpf/turn-bpf is in no BPF filesystem"), "{said}");
+}
+
+/// Anybody may have made a folder where everybody may write, as in a BPF filesystem that is mounted without options.
+#[test]
+fn a_folder_that_others_may_write_to_is_refused() {
+    let bpf = BpfFilesystem::mount();
+    let mut offload = bpf.options().start();
+    end(&mut offload, End::Told);
+    let pins = bpf.pins();
+    let keep = ["--keep", "--pin-dir", pins.to_str().unwrap(), "--mode", "native"];
+    fs::set_permissions(&pins, Permissions::from_mode(0o777)).unwrap();
+    assert!(refusal(&offload, &keep).contains("or others may write to it"));
+    fs::set_permissions(&pins, Permissions::from_mode(0o700)).unwrap();
+    chown(&pins, Some(65_534), None).unwrap();
+    assert!(refusal(&offload, &keep).contains("belongs to user 65534"));
+    // What is not to be kept needs no folder; but the places of the programs are taken.
+    assert!(refusal(&offload, &keep[1..]).contains("what is there is left"));
+    assert!(bpf.detach(&offload).status.success());
+}
+
+/// Where a start fails half-way, what it has attached goes again.
+#[test]
+fn a_start_that_fails_keeps_nothing() {
+    let bpf = BpfFilesystem::mount();
+    let offload = bpf.options().start_without_daemon();
+    let server = &offload.lab.server;
+    let space = server.output("stat", &["--dereference", "--format=%i", "/proc/self/ns/net"]).unwrap();
+    let ifindex = server.output("cat", &["/sys/class/net/srv1/ifindex"]).unwrap();
+    let in_the_way = format!("netns-{}/links/{}-egress", space.trim(), ifindex.trim());
+    let pins = bpf.pins();
+    DirBuilder::new().recursive(true).mode(0o700).create(pins.join(in_the_way)).unwrap();
+
+    let said = refusal(&offload, &["--keep", "--pin-dir", pins.to_str().unwrap(), "--mode", "native"]);
+    assert!(
+        said.contains("cannot attach to what leaves by srv1") && said.contains("cannot pin it"),
+        "{said}"
+    );
+    wait_until("nothing is attached", || offload.attached_programs().is_empty());
+    assert!(!pins.exists());
 }
 
 /// It goes on with what is there, and takes all of it along when it ends.

@@ -310,9 +310,27 @@ fn a12_listener_is_no_relayed_address() {
     assert_eq!(lab.snoop.allocation_count(), 2);
 }
 
+/// Of an allocation over TCP or TLS nothing is seen.
+#[test]
+fn a12_port_that_a_relayed_address_may_have_is_no_listeners() {
+    let mut lab = Lab::new();
+    for source in ["192.0.2.1:32768", "192.0.2.1:49170", "192.0.2.1:65535"] {
+        lab.response_between(source, ATTACKER, &allocated(1, ATTACKER, &[OTHER_RELAYED]));
+        lab.assert_refused(Refusal::SourceIsNoListener);
+    }
+    lab.response_between("192.0.2.1:32767", ATTACKER, &allocated(2, ATTACKER, &[OTHER_RELAYED]));
+    assert_eq!(lab.snoop.allocation_count(), 1);
+
+    let mut lab = Lab::new().listening_at(&[50_000]);
+    lab.response_to(CLIENT, &allocated(1, CLIENT, &[RELAYED]));
+    lab.assert_refused(Refusal::SourceIsNoListener);
+    lab.response_between("192.0.2.1:50000", CLIENT, &allocated(2, CLIENT, &[RELAYED]));
+    assert_eq!(lab.snoop.allocation_count(), 1);
+}
+
 #[test]
 fn a12_port_is_a_listeners_again_when_its_allocation_is_over() {
-    let mut lab = Lab::allocated();
+    let mut lab = Lab::allocated().listening_at(&[3478, 49160]);
     let listener = "192.0.2.2:49160";
     let success = allocated(1, OTHER_CLIENT, &[OTHER_RELAYED]);
     lab.response_between(listener, OTHER_CLIENT, &success);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use turn_snoop::{ChannelBinding, Command, FiveTuple, Limits, Refusal, Revocation, Snoop};
+use turn_snoop::{ChannelBinding, Command, FiveTuple, Limits, ListeningPorts, Refusal, Revocation, Snoop};
 
 use crate::message::*;
 
@@ -71,6 +71,12 @@ impl Lab {
 
     pub fn with_limits(limits: Limits) -> Self {
         Self { snoop: Snoop::new(limits), now: Duration::from_secs(1000), refusals: HashMap::new() }
+    }
+
+    /// Whose servers listen at these ports only.
+    pub fn listening_at(self, ports: &[u16]) -> Self {
+        let ports = ListeningPorts::These(ports.iter().copied().collect());
+        Self { snoop: self.snoop.listening_at(ports), ..self }
     }
 
     /// With one allocation of `CLIENT`.

@@ -316,8 +316,11 @@ fn setting(choices: &mut Choices<'_>, subject: &Subject) -> Setting {
         interface_flags::TRANSMITS | interface_flags::TRANSMITS_PARTS,
     ];
     for ifindex in [HERE, ELSEWHERE] {
-        let interface =
-            Interface { mtu: choices.of(&[1500, 1500, 1280, 9000, 70_000]), flags: choices.of(&flags) };
+        let interface = Interface {
+            mtu: choices.of(&[1500, 1500, 1280, 9000, 70_000]),
+            flags: choices.of(&flags),
+            looked_after_until: u64::MAX,
+        };
         setting.interfaces.retain(|(known, _)| *known != ifindex);
         if !choices.seldom(24) {
             setting.interfaces.push((ifindex, interface));

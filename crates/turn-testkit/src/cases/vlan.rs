@@ -244,7 +244,8 @@ pub fn in_generic_mode_only_confirmed_tags_are_a_way() -> Vec<Case> {
                 let frame = add_tags(subject.servers(DATA), way_out, 0).build();
                 let name = format!("{way_in:x?} to {way_out:x?}, {flags}, {is_confirmed}");
                 let draft = Draft::sent(name, &subject, frame).setting(|setting| {
-                    setting.interfaces = vec![(HERE, Interface { mtu: MTU.into(), flags })];
+                    setting.interfaces =
+                        vec![(HERE, Interface { mtu: MTU.into(), flags, looked_after_until: u64::MAX })];
                 });
                 cases.push(if flags == interface_flags::GENERIC && is_confirmed {
                     let case = armed_by(draft.passes(Reason::Witness), way_out).leaves(|flow| {

@@ -24,7 +24,7 @@ pub fn a_witness_grants_a_lease() -> Vec<Case> {
             let case = armed(draft.passes(Reason::Witness)).reports(kind::ARMED);
             cases.push(case.leaves(|flow| sent_whole(flow, length)));
         }
-        let late = subject.awaiting(DATA).but(|flow| flow.noted_until = 1);
+        let late = subject.awaiting(DATA).but(|flow| flow.noted_until = NOW - 10 * SECOND + 1);
         let draft = Draft::sent("a slow server", &late, subject.servers(DATA).build());
         cases.push(armed(draft.passes(Reason::Witness)).reports(kind::ARMED));
     }
@@ -131,7 +131,8 @@ pub fn ip8_a_witness_brings_mtu_and_df() -> Vec<Case> {
                 let subject = subject.awaiting(DATA).but(|flow| flow.path_flags ^= path_flags::DONT_FRAGMENT);
                 let frame = subject.servers(DATA).dont_fragment(has_df).build();
                 let draft = Draft::sent(format!("MTU {mtu}, DF {has_df}"), &subject, frame);
-                let interface = Interface { mtu, flags: interface_flags::TRANSMITS };
+                let interface =
+                    Interface { mtu, flags: interface_flags::TRANSMITS, looked_after_until: u64::MAX };
                 let draft = draft.setting(|setting| setting.interfaces = vec![(HERE, interface)]);
                 let df =
                     if has_df || subject.output.source.is_ipv6() { path_flags::DONT_FRAGMENT } else { 0 };
@@ -180,8 +181,9 @@ pub fn a_witness_brings_whether_frames_can_be_redirected() -> Vec<Case> {
             let interfaces = [(ELSEWHERE, way_in), (HERE, way_out)];
             let draft = draft.setting(|setting| {
                 let mtu = MTU.into();
-                setting.interfaces =
-                    interfaces.map(|(ifindex, flags)| (ifindex, Interface { mtu, flags })).into();
+                setting.interfaces = interfaces
+                    .map(|(ifindex, flags)| (ifindex, Interface { mtu, flags, looked_after_until: u64::MAX }))
+                    .into();
             });
             cases.push(draft.passes(Reason::Witness).leaves(|flow| {
                 flow.lease_until = NOW + 10 * SECOND;
@@ -275,10 +277,18 @@ pub fn what_proves_no_way_is_no_witness() -> Vec<Case> {
         let unexpected = sent("not expected").setting(|setting| setting.expected.clear());
         cases.push(unexpected.passes(Reason::EgressOther));
 
+        let late = subject.but(|flow| flow.noted_until = NOW - 10 * SECOND);
+        let draft = Draft::sent("noted a lease ago", &late, subject.servers(DATA).build());
+        cases.push(draft.passes(Reason::OtherPayload));
+
         let awaited_no_more =
             |draft: Draft| draft.passes(Reason::EgressOther).leaves(|flow| flow.noted_until = 0);
         let unnamed = sent("by an interface that was not named");
         cases.push(awaited_no_more(unnamed.how(|sent| sent.ifindex = 99)));
+        let unattended = sent("by an interface that nobody looks after any more").setting(|setting| {
+            setting.interfaces.iter_mut().for_each(|(_, interface)| interface.looked_after_until = NOW);
+        });
+        cases.push(awaited_no_more(unattended));
         let forgotten = sent("came by an interface that is forgotten");
         cases.push(awaited_no_more(forgotten.setting(|setting| setting.interfaces.clear())));
     }
