@@ -111,7 +111,10 @@ fn supported(kernel: &Kernel, built: &Built<'_>) -> Vec<Check> {
         step: step(Path::new("/bin/sh"), &["-c", "ip link set lo up"], 30),
         expected: Expected::Success,
     };
-    std::iter::once(loopback).chain(tests).chain((!kernel.has_tcx).then(|| keeping_is_refused(built))).collect()
+    std::iter::once(loopback)
+        .chain(tests)
+        .chain((!kernel.has_tcx).then(|| keeping_is_refused(built)))
+        .collect()
 }
 
 /// Filters cannot be handed on from one daemon to the next.
