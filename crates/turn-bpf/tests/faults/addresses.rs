@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use turn_testkit::figures::Figures;
 use turn_testkit::wire::Observer;
 
-use crate::{CHANNEL, MODES, options};
+use crate::{CHANNEL, modes, options};
 
 /// A tick of the clock that leases use, and a busy machine.
 const MARGIN: Duration = Duration::from_millis(250);
@@ -16,7 +16,7 @@ const LEASE: Duration = Duration::from_secs(1);
 /// when the address comes back, which is seen at once; the client's next one is relayed in the kernel.
 #[test]
 fn an_address_that_is_removed_is_relayed_from_for_one_lease_at_the_most() {
-    for mode in MODES {
+    for mode in modes() {
         let offload = options().mode(mode).start();
         let (mut client, relayed) = offload.allocated_client();
         let peer = offload.peer();

@@ -7,7 +7,7 @@ use turn_testkit::lab::{EgressProgram, XdpMode};
 use turn_testkit::offload::wait_until;
 
 use crate::call::Call;
-use crate::{MODES, options};
+use crate::{modes, options};
 
 /// More than a lease, so that witnesses must have been seen.
 const LONG: Duration = Duration::from_millis(1500);
@@ -15,7 +15,7 @@ const FOUR_SECONDS: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_second_xdp_program_is_refused_and_the_first_goes_on() {
-    for mode in MODES {
+    for mode in modes() {
         let offload = options().mode(mode).start();
         let mut call = Call::begin(&offload);
         let server = &offload.lab.server;
@@ -39,7 +39,7 @@ fn a_second_xdp_program_is_refused_and_the_first_goes_on() {
 /// At the egress there is room for several, in front and behind, by tcx and by clsact.
 #[test]
 fn programs_that_let_packets_pass_change_nothing() {
-    for mode in MODES {
+    for mode in modes() {
         let offload = options().mode(mode).start();
         let mut call = Call::begin(&offload);
         let server = &offload.lab.server;
@@ -70,7 +70,7 @@ fn programs_that_let_packets_pass_change_nothing() {
 /// A program in front of ours may end the chain. Then no witness is seen, and without one nothing is relayed; but nothing is lost either.
 #[test]
 fn a_program_that_hides_packets_from_us_leaves_calls_to_the_server() {
-    for mode in MODES {
+    for mode in modes() {
         let offload = options().mode(mode).start();
         let mut call = Call::begin(&offload);
         let server = &offload.lab.server;

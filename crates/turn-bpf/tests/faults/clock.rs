@@ -9,7 +9,7 @@ use turn_testkit::offload::{TO_PEER, wait_until};
 use turn_testkit::wire::Observer;
 
 use crate::call::Call;
-use crate::{CHANNEL, MODES, options};
+use crate::{CHANNEL, modes, options};
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,7 @@ fn a_time_namespace_changes_nothing() {
 /// allowed before is relayed after, until the server has been seen again.
 #[test]
 fn nothing_is_relayed_on_the_strength_of_a_lease_from_before_a_standstill() {
-    for mode in MODES {
+    for mode in modes() {
         let mut offload = options().mode(mode).start();
         let (mut client, relayed) = offload.allocated_client();
         let peer = offload.peer();

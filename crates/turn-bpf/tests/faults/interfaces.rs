@@ -12,13 +12,13 @@ use turn_testkit::offload::{Offload, wait_until};
 use turn_testkit::traffic::{Echo, Report};
 
 use crate::call::Call;
-use crate::{CHANNEL, MODES, options};
+use crate::{CHANNEL, modes, options};
 
 const FOUR_SECONDS: Duration = Duration::from_secs(4);
 /// For how long a fault goes on.
 const FAULT: Duration = Duration::from_millis(500);
 
-fn modes(offload: &mut Offload) -> Vec<String> {
+fn modes_of(offload: &mut Offload) -> Vec<String> {
     offload.daemon().status().unwrap().interfaces.into_iter().map(|one| one.mode).collect()
 }
 
@@ -26,7 +26,7 @@ fn modes(offload: &mut Offload) -> Vec<String> {
 #[test]
 fn an_interface_that_goes_down_is_left_for_another_and_used_again() {
     const RELAY: &str = "198.18.9.1";
-    for mode in MODES {
+    for mode in modes() {
         let mut offload = options().mode(mode).daemon(&["srv2"]).without_coturn().start_without_daemon();
         let (server, peer) = (&offload.lab.server, &offload.lab.peer);
         lab::connect((server, "srv2", 3, 1), (peer, "peer1", 2)).unwrap();
@@ -63,7 +63,7 @@ fn an_interface_that_goes_down_is_left_for_another_and_used_again() {
             });
             to_relay("198.18.2.1");
         });
-        assert_eq!(modes(&mut offload), [mode; 3]);
+        assert_eq!(modes_of(&mut offload), [mode; 3]);
         // Two commands of the test, and what the daemon needs to hear of it.
         assert!(ordeal.report.lost() < 1000, "{mode}: {:?}", ordeal.report.verify());
         ordeal.figures("interface-down-up").report();
@@ -88,7 +88,7 @@ fn a_carrier_that_goes_and_comes_is_used_again() {
             // Without its IPv6 half: those addresses went with the interface.
             peer.run("ip", &["route", "replace", "default", "via", "198.18.2.1"]).unwrap();
         });
-        assert_eq!(modes(&mut offload), [mode; 2]);
+        assert_eq!(modes_of(&mut offload), [mode; 2]);
         ordeal.figures("carrier-lost").report();
     }
 }
@@ -98,7 +98,7 @@ fn a_carrier_that_goes_and_comes_is_used_again() {
 fn an_mtu_that_shrinks_and_grows_is_followed() {
     const MTU: usize = 576;
     const HEADERS: usize = 28;
-    for mode in MODES {
+    for mode in modes() {
         let mut offload = options().mode(mode).start();
         let mut call = Call::begin(&offload);
         let client = call.client.address().unwrap();
@@ -115,7 +115,7 @@ fn an_mtu_that_shrinks_and_grows_is_followed() {
             );
             offload.lab.server.run("ip", &["link", "set", "srv1", "mtu", "1500"]).unwrap();
         });
-        assert_eq!(modes(&mut offload), [mode; 2]);
+        assert_eq!(modes_of(&mut offload), [mode; 2]);
         assert!(offload.count("too_big") > 0, "{mode}");
         let Report { sent, tally, .. } = &ordeal.report;
         let size = |number: &u64| sizes.start() + *number as usize % sizes.clone().count();
@@ -130,7 +130,7 @@ fn an_mtu_that_shrinks_and_grows_is_followed() {
 /// The others go on, and one that comes back under its old name is taken up again.
 #[test]
 fn an_interface_that_disappears_leaves_the_others_alone_and_is_taken_up_when_it_returns() {
-    for mode in MODES {
+    for mode in modes() {
         let mut offload = options().mode(mode).daemon(&["srv2"]).start_without_daemon();
         let connect = |offload: &Offload| {
             let (server, peer) = (&offload.lab.server, &offload.lab.peer);
@@ -150,11 +150,11 @@ fn an_interface_that_disappears_leaves_the_others_alone_and_is_taken_up_when_it_
         });
         assert!(ordeal.lost_nothing(), "{:?}", ordeal.report.verify());
         ordeal.figures("interface-removed").report();
-        assert_eq!(modes(&mut offload), [mode; 2]);
+        assert_eq!(modes_of(&mut offload), [mode; 2]);
 
         drop(first_pass);
         let _pass = connect(&offload);
-        wait_until("it is attached to", || modes(&mut offload) == [mode; 3]);
+        wait_until("it is attached to", || modes_of(&mut offload) == [mode; 3]);
         let began = Instant::now();
         offload.arm(&mut other, CHANNEL);
         Figures::of("interface-returns").healed(began.elapsed()).report();

@@ -13,10 +13,15 @@ mod processes;
 mod ring_buffer;
 mod transmission;
 
+use turn_testkit::figures;
 use turn_testkit::offload::OffloadOptions;
 
 const CHANNEL: u16 = 0x4001;
-const MODES: [&str; 2] = ["native", "generic"];
+
+/// In which a fault is tried. `cargo xtask reliability` wants more than one.
+fn modes() -> impl Iterator<Item = &'static str> {
+    ["native", "generic"].into_iter().take(figures::times(1, 2) as usize)
+}
 
 fn options() -> OffloadOptions {
     OffloadOptions::new(env!("CARGO_BIN_EXE_turn-bpf"))

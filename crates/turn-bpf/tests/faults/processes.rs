@@ -9,14 +9,14 @@ use turn_testkit::steady::{Arrivals, Losses};
 use turn_testkit::wire::Observer;
 
 use crate::call::Call;
-use crate::{CHANNEL, MODES, options};
+use crate::{CHANNEL, modes, options};
 
 const LEASE: Duration = Duration::from_secs(1);
 
 /// Both are started again, and the client allocates anew as after any crash of a server.
 #[test]
 fn server_and_daemon_killed_together_leave_nothing_behind() {
-    for mode in MODES {
+    for mode in modes() {
         let mut offload = options().mode(mode).start();
         let mut call = Call::begin(&offload);
         let at_peer = Observer::start(&offload.lab.peer, "peer0").unwrap();
@@ -46,7 +46,7 @@ fn server_and_daemon_killed_together_leave_nothing_behind() {
 /// Leases are kept by the kernel side alone, so a daemon that hangs is missed by nobody but new calls.
 #[test]
 fn a_daemon_that_hangs_is_not_missed() {
-    for mode in MODES {
+    for mode in modes() {
         let mut offload = options().mode(mode).start();
         let mut call = Call::begin(&offload);
         let pid = rustix::process::Pid::from_raw(offload.daemon().process().id() as i32).unwrap();

@@ -11,7 +11,7 @@ use turn_testkit::turn_client::TurnClient;
 use turn_testkit::turn_client::message::{METHOD_CHANNEL_BIND, XOR_PEER_ADDRESS, random_transaction_id};
 
 use crate::call::Call;
-use crate::{CHANNEL, MODES, options};
+use crate::{CHANNEL, modes, options};
 
 /// Clients with an allocation: every ChannelBind request of theirs is copied.
 const CLIENTS: usize = 64;
@@ -57,7 +57,7 @@ impl Flood {
 /// up meanwhile ends with its lease.
 #[test]
 fn messages_that_are_lost_cost_no_packets() {
-    for mode in MODES {
+    for mode in modes() {
         let mut offload = options().mode(mode).start();
         let flood = Flood::prepare(&mut offload);
         let mut call = Call::begin(&offload);

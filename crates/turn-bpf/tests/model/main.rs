@@ -8,20 +8,26 @@ mod host;
 mod place;
 mod server;
 mod step;
+mod tally;
 mod world;
 
 use std::cell::Cell;
+use std::panic::resume_unwind;
+use std::thread;
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
 use crate::step::step;
-use crate::world::{Tally, World};
+use crate::tally::Tally;
+use crate::world::World;
 
 /// Runs of 250 steps on average.
 const RUNS: u32 = 1_200;
 const STEPS: std::ops::Range<usize> = 100..400;
 const SEED: u64 = 0x5eed;
+/// Each has its share of the runs, and a seed of its own.
+const THREADS: u32 = 2;
 
 fn number<T: std::str::FromStr>(variable: &str, otherwise: T) -> T {
     match std::env::var(variable) {
@@ -30,9 +36,8 @@ fn number<T: std::str::FromStr>(variable: &str, otherwise: T) -> T {
     }
 }
 
-#[test]
-fn nobody_gets_what_the_server_would_not_have_sent() {
-    let (runs, seed) = (number("TURN_BPF_MODEL_RUNS", RUNS), number("TURN_BPF_MODEL_SEED", SEED));
+/// So many runs, beginning with a seed.
+fn tally_of(runs: u32, seed: u64) -> Tally {
     let config = ProptestConfig {
         cases: runs,
         rng_seed: RngSeed::Fixed(seed),
@@ -42,9 +47,6 @@ fn nobody_gets_what_the_server_would_not_have_sent() {
     };
     let tally = Cell::new(Tally::default());
     let run = (prop::bool::weighted(0.2), prop::collection::vec(step(), STEPS));
-    // Every attempt to shorten a run would tell of its failure.
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
     let result = TestRunner::new(config).run(&run, |(is_behind_nat, steps)| {
         let mut world = World::new(is_behind_nat);
         world.tally = tally.get();
@@ -54,12 +56,32 @@ fn nobody_gets_what_the_server_would_not_have_sent() {
         tally.set(world.tally);
         Ok(())
     });
-    std::panic::set_hook(hook);
-    if let Err(failure) = result {
-        panic!("TURN_BPF_MODEL_SEED={seed}: {failure}");
+    match result {
+        Ok(()) => tally.get(),
+        Err(failure) => resume_unwind(Box::new(format!("TURN_BPF_MODEL_SEED={seed}: {failure}"))),
     }
+}
 
-    let tally = tally.get();
+#[test]
+fn nobody_gets_what_the_server_would_not_have_sent() {
+    let (runs, seed) = (number("TURN_BPF_MODEL_RUNS", RUNS), number("TURN_BPF_MODEL_SEED", SEED));
+    let seeds = seed..seed + u64::from(THREADS);
+    // Every attempt to shorten a run would tell of its failure.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let tallies: Vec<thread::Result<Tally>> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            seeds.map(|seed| scope.spawn(move || tally_of(runs.div_ceil(THREADS), seed))).collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    std::panic::set_hook(hook);
+    let mut tally = Tally::default();
+    for of_thread in tallies {
+        match of_thread {
+            Ok(of_thread) => tally.add(of_thread),
+            Err(failure) => panic!("{}", failure.downcast_ref::<String>().map_or("a thread", String::as_str)),
+        }
+    }
     println!("seed {seed}: {tally}");
     // A model in which little happens shows little.
     let seldom = u64::from(runs / 20);

@@ -1,7 +1,6 @@
 //! The network around the host, and what must hold in it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fmt;
 use std::net::SocketAddr;
 
 use turn_datapath::Reason;
@@ -16,6 +15,7 @@ use crate::host::{Fate, Host, Record};
 use crate::place::{self, CLIENTS, PEERS, listener_of};
 use crate::server::{self, NAME, Server};
 use crate::step::{Ask, Pick, Step};
+use crate::tally::Tally;
 
 /// Packets on a way of their own: what the network may turn round, lose, and send twice.
 const IN_FLIGHT: usize = 40;
@@ -23,47 +23,6 @@ const IN_FLIGHT: usize = 40;
 const CHANNELS: [u16; 3] = [0x4000, 0x4001, 0x4002];
 /// Behind a packet that went to the server others wait for so long, and so many.
 const PATIENCE: (u64, usize) = (100 * MILLISECOND, 32);
-
-/// How often things happened, over all runs.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub steps: u64,
-    pub sent: u64,
-    pub relayed: u64,
-    pub client_to_client: u64,
-    pub by_server: u64,
-    pub witnesses: u64,
-    pub path_changes: u64,
-    pub heartbeats: u64,
-    pub behind: u64,
-    pub other_payloads: u64,
-    pub records_lost: u64,
-    pub joined: u64,
-    pub unrelayable: u64,
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} steps, {} packets sent: {} relayed in the kernel ({} from client to client), {} by the server, {} by nobody; \
-             {} witnesses, {} path changes, {} heartbeats, {} behind one, {} of other payload; {} records lost, {} calls joined",
-            self.steps,
-            self.sent,
-            self.relayed,
-            self.client_to_client,
-            self.by_server,
-            self.unrelayable,
-            self.witnesses,
-            self.path_changes,
-            self.heartbeats,
-            self.behind,
-            self.other_payloads,
-            self.records_lost,
-            self.joined
-        )
-    }
-}
 
 /// A frame on its way to the host.
 #[derive(Clone, Debug)]

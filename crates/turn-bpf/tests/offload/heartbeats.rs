@@ -30,7 +30,7 @@ fn the_server_sees_one_packet_of_each_flow_per_heartbeat() {
         });
         let wires = ["srv0", "srv1"].map(|interface| Wire::open(&offload.lab.server, interface).unwrap());
 
-        let traffic = Traffic { stream: 1, sizes: 100..=100, rate: 400, duration: Duration::from_secs(5) };
+        let traffic = Traffic { stream: 1, sizes: 100..=100, rate: 400, duration: Duration::from_secs(3) };
         let start = Instant::now();
         let report = traffic.round_trips(&mut Channel { client: &mut client, number: CHANNEL }).unwrap();
         let heartbeats = start.elapsed().as_secs_f64() / heartbeat.as_secs_f64();
