@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use turn_snoop::ListeningPorts;
+
 use super::{Check, Group};
 
 /// A configuration, or why there is none.
@@ -59,14 +61,13 @@ impl CoturnConfig {
 
     /// Where it listens by UDP.
     pub fn port(&self) -> Option<u16> {
-        Options(self.options.as_ref().ok()?).text("listening-port")?.parse().ok()
+        Options(self.options.as_ref().ok()?).port("listening-port")
     }
 
     /// Ports that it relays on.
     pub fn relay_ports(&self) -> Option<RangeInclusive<u16>> {
         let options = Options(self.options.as_ref().ok()?);
-        let port = |name| options.text(name).and_then(|text| text.parse().ok());
-        Some(port("min-port").unwrap_or(49_152)..=port("max-port").unwrap_or(65_535))
+        Some(options.port("min-port").unwrap_or(MIN_PORT)..=options.port("max-port").unwrap_or(65_535))
     }
 
     /// Judges it. `addresses` are this host's.
@@ -93,6 +94,7 @@ impl CoturnConfig {
             multiplex_peer(&options),
             mobility(&options),
             listeners(&options),
+            ports(&options),
             external_ip(&options, addresses),
         ]
     }
@@ -136,6 +138,10 @@ struct Options<'a>(&'a HashMap<String, String>);
 impl Options<'_> {
     fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    fn port(&self, name: &str) -> Option<u16> {
+        self.text(name)?.parse().ok()
     }
 
     /// Bytes per second above zero, which means none.
@@ -211,6 +217,29 @@ fn listeners(options: &Options<'_>) -> Check {
     }
 }
 
+/// A relayed transport address must not be taken for a listener: a client can have the server send any bytes from it.
+fn ports(options: &Options<'_>) -> Check {
+    let check = Group::Server.check("ports", SUBJECT);
+    let listening = options.port("listening-port").unwrap_or(LISTENING_PORT);
+    let relayed = options.port("min-port").unwrap_or(MIN_PORT);
+    let by_default = ListeningPorts::default();
+    let mend = format!("turn-bpf run --listening-port {listening}");
+    match (by_default.may_be(listening), by_default.may_be(relayed)) {
+        (true, false) => check.pass(format!("listens at {listening}, and relays from {relayed} on")),
+        (true, true) => check.warn(
+            format!(
+                "min-port={relayed}: what clients have the server send from its relayed transport addresses could be taken for its own \
+                 responses"
+            ),
+            mend,
+        ),
+        (false, _) => check.warn(
+            format!("listening-port={listening}: ports from 32768 on are taken for those of relayed transport addresses"),
+            mend,
+        ),
+    }
+}
+
 /// turn-bpf goes by the addresses on the wire, whatever the server tells its clients. But what it tells them has to lead here.
 fn external_ip(options: &Options<'_>, addresses: &[IpAddr]) -> Check {
     let check = Group::Server.check("external_ip", SUBJECT);
@@ -228,6 +257,9 @@ fn external_ip(options: &Options<'_>, addresses: &[IpAddr]) -> Check {
 }
 
 const SUBJECT: &str = "coturn";
+/// What coturn takes where nothing is said.
+const LISTENING_PORT: u16 = 3478;
+const MIN_PORT: u16 = 49_152;
 /// Where coturn looks, from the Debian package and from its own build.
 const USUAL_PLACES: [&str; 3] =
     ["/etc/turnserver.conf", "/etc/coturn/turnserver.conf", "/usr/local/etc/turnserver.conf"];
@@ -275,6 +307,8 @@ mod tests {
                 "10.0.0.7 is no address",
                 "external-ip=203.0.113.1/",
             ),
+            ("min-port=10000", "ports", "min-port=10000: what clients", "--listening-port 3478"),
+            ("listening-port=40000", "ports", "listening-port=40000", "--listening-port 40000"),
             ("no-udp-relay=1", "listeners", "nothing will be", "take out no-udp-relay"),
         ];
         for (text, id, detail, mend) in cases {

@@ -262,6 +262,7 @@ fn the_doctor_reads_a_configuration_of_coturn() {
         ["multiplex_peer", "PASS"],
         ["mobility", "WARN"],
         ["listeners", "PASS"],
+        ["ports", "PASS"],
         ["external_ip", "PASS"],
     ];
     assert_eq!(results, expected);
