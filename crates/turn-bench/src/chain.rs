@@ -14,6 +14,7 @@ use aya::programs::{TcAttachType, XdpMode};
 use turn_bpf::object::{Maps, Object as TurnBpf};
 use turn_datapath::LeaseTerms;
 use turn_datapath::flow::path_flags;
+use turn_snoop::ListeningPorts;
 use turn_testkit::cases::subject::Subject;
 use turn_testkit::lab::{Lab, Topology};
 use turn_testkit::measurement::{Budget, Figure};
@@ -110,7 +111,7 @@ impl Bench {
     fn new() -> Result<Self> {
         let lab = Lab::new(Topology::Two)?;
         let mut object = Object::load()?;
-        let mut turn_bpf = TurnBpf::load(&FOREVER, MAX_FLOWS, None)?;
+        let mut turn_bpf = TurnBpf::load(&FOREVER, &ListeningPorts::default(), MAX_FLOWS, None)?;
         let mut maps = turn_bpf.take_maps()?;
         let places = [(&lab.client, "cli0"), (&lab.server, "srv0"), (&lab.server, "srv1")];
         let [client, near, far] =

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use turn_bpf::object::Object as TurnBpf;
 use turn_datapath::LeaseTerms;
+use turn_snoop::ListeningPorts;
 use turn_testkit::cases::subject::Subject;
 use turn_testkit::measurement::Budget;
 
@@ -32,7 +33,7 @@ pub fn measure(count: usize) -> Result<Findings> {
     for flows in COUNTS {
         let case = if flows == 1 { "1 flow".to_owned() } else { format!("{flows} flows") };
         let before = locked()?;
-        let mut turn_bpf = TurnBpf::load(&FOREVER, flows.max(FEWEST), None)?;
+        let mut turn_bpf = TurnBpf::load(&FOREVER, &ListeningPorts::default(), flows.max(FEWEST), None)?;
         let mut maps = turn_bpf.take_maps()?;
         let memory = locked()? - before;
         let subject = Subject::to_peer().into_iter().next().context("a flow")?;

@@ -44,6 +44,10 @@ impl Flows for Counting {
         self.flows.add_client(key);
     }
 
+    fn listening_below(&self) -> u32 {
+        self.flows.listening_below()
+    }
+
     fn admit_stranger(&self) -> bool {
         self.count();
         self.flows.admit_stranger()

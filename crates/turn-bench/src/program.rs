@@ -12,6 +12,7 @@ use turn_bpf::flow_table::FlowMaps as _;
 use turn_bpf::object::Object as TurnBpf;
 use turn_datapath::LeaseTerms;
 use turn_datapath::flow::path_flags;
+use turn_snoop::ListeningPorts;
 use turn_testkit::cases::subject::{Subject, data};
 use turn_testkit::measurement::{Budget, Figure, Summary};
 use turn_testkit::packet::Packet;
@@ -70,7 +71,7 @@ pub fn measure(count: usize, wanted: &str) -> Result<Findings> {
     processor::stay()?;
     let mut bench = Object::load()?;
     bench.redirect_to(LOOPBACK)?;
-    let mut turn_bpf = TurnBpf::load(&FOREVER, MAX_FLOWS, None)?;
+    let mut turn_bpf = TurnBpf::load(&FOREVER, &ListeningPorts::default(), MAX_FLOWS, None)?;
     let mut maps = turn_bpf.take_maps()?;
     maps.devices.insert(LOOPBACK, LOOPBACK, None, 0)?;
     let ours = turn_bpf.xdp()?.fd()?.try_clone()?;

@@ -77,6 +77,10 @@ static RATE_COST: u64 = 0;
 #[unsafe(no_mangle)]
 static JOINS_UNTIL: u64 = 0;
 
+/// Set by the daemon before it loads the object.
+#[unsafe(no_mangle)]
+static LISTENING_BELOW: u32 = 0;
+
 /// How long leases run.
 #[inline(always)]
 pub fn lease_terms() -> LeaseTerms {
@@ -162,6 +166,13 @@ impl Flows for Maps {
     fn add_client(&self, key: &FlowKey) {
         // A failure costs speed only: this client's bindings are not learned.
         let _ = CLIENTS.insert(key, 1, 0);
+    }
+
+    #[inline(always)]
+    fn listening_below(&self) -> u32 {
+        // SAFETY: a reference to a static is valid; the read is volatile because the loader replaces the value after the compiler has
+        // seen it.
+        unsafe { core::ptr::read_volatile(&LISTENING_BELOW) }
     }
 
     #[inline(always)]
@@ -266,6 +277,11 @@ impl Flows for TcMaps {
     #[inline(always)]
     fn add_client(&self, key: &FlowKey) {
         Maps.add_client(key);
+    }
+
+    #[inline(always)]
+    fn listening_below(&self) -> u32 {
+        Maps.listening_below()
     }
 
     #[inline(always)]

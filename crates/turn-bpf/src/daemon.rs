@@ -146,7 +146,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
         rate_cost: options.max_rate.map_or(0, rate::cost),
         joins_until: if options.joins { nanoseconds(KernelClock::new().now() + joining::PERIOD) } else { 0 },
     };
-    let mut object = Object::load(&terms, options.max_flows, pins.as_ref())?;
+    let mut object = Object::load(&terms, &options.listening_ports, options.max_flows, pins.as_ref())?;
     let maps = object.take_maps()?;
     let mut ring =
         object::listen(maps.control).map_err(|e| DaemonError::System("wait for the ring buffer", e))?;

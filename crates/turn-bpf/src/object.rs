@@ -15,6 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use turn_datapath::kept::{KeptAllocation, KeptBinding, KeptCourse, KeptTraffic, KeptUser};
 use turn_datapath::{Flow, FlowKey, Interface, LeaseTerms, PathMtu, Reason};
+use turn_snoop::ListeningPorts;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::flow_table::{Entries, FlowMaps, InsertError};
@@ -118,9 +119,14 @@ pub enum WatchError {
 impl Object {
     /// Loads maps and programs. Nothing is attached yet.
     ///
-    /// `max_flows` is the number of flows, which are directions of channel bindings. With pins, maps are those that an earlier daemon left, or
+    /// `max_flows` is the number of flows, which are directions of channel bindings. Clients are those of servers at `listening_ports`. With pins, maps are those that an earlier daemon left, or
     /// are left to the next one.
-    pub fn load(terms: &LeaseTerms, max_flows: u32, pins: Option<&Pins>) -> Result<Self, LoadError> {
+    pub fn load(
+        terms: &LeaseTerms,
+        listening_ports: &ListeningPorts,
+        max_flows: u32,
+        pins: Option<&Pins>,
+    ) -> Result<Self, LoadError> {
         // Without it turn-bpf cannot see drivers throw frames away; `watch_transmissions` says so.
         let ifindex_offset = kernel_types::offset_of("net_device", "ifindex").map_err(Arc::new);
         let mut loader = EbpfLoader::new();
@@ -134,6 +140,7 @@ impl Object {
             .override_global("HEARTBEAT_NS", &terms.heartbeat, true)
             .override_global("RATE_COST", &terms.rate_cost, true)
             .override_global("JOINS_UNTIL", &terms.joins_until, true)
+            .override_global("LISTENING_BELOW", &listening_ports.end(), true)
             .map_max_entries("FLOWS", max_flows)
             // Two expected outputs for a flow to a peer, one for a flow to a client.
             .map_max_entries("EXPECTED", max_flows.saturating_add(max_flows / 2))

@@ -219,8 +219,13 @@ fn response<F: Frame, T: Flows>(
     };
     match stun_type {
         // The client's next request may overtake the daemon, so its 5-tuple is remembered here. A channel binding may be
-        // the first that is seen of an allocation that is older than turn-bpf.
-        ALLOCATE_SUCCESS | CHANNEL_BIND_SUCCESS => flows.add_client(&client),
+        // the first that is seen of an allocation that is older than turn-bpf. What comes from where no server listens the daemon has to
+        // hear of, but a client that has the server send such things is to displace nobody.
+        ALLOCATE_SUCCESS | CHANNEL_BIND_SUCCESS => {
+            if u32::from(key.source_port.value()) < flows.listening_below() {
+                flows.add_client(&client);
+            }
+        }
         REFRESH_SUCCESS | REFRESH_ERROR | CREATE_PERMISSION_ERROR | CHANNEL_BIND_ERROR => {
             if !flows.is_client(&client) {
                 return None;

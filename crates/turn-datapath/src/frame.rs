@@ -104,6 +104,9 @@ pub trait Flows {
     /// Remembers the 5-tuple of an allocation.
     fn add_client(&self, key: &FlowKey);
 
+    /// No server listens at this UDP port, or at one beyond.
+    fn listening_below(&self) -> u32;
+
     /// False where the requests of clients that are not known have become too many to look at.
     fn admit_stranger(&self) -> bool;
 

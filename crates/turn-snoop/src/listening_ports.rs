@@ -26,4 +26,12 @@ impl ListeningPorts {
             Self::These(ports) => ports.contains(&port),
         }
     }
+
+    /// The first port from which on none may be.
+    pub fn end(&self) -> u32 {
+        match self {
+            Self::BelowDynamic => FIRST_DYNAMIC.into(),
+            Self::These(ports) => ports.last().map_or(0, |last| u32::from(*last) + 1),
+        }
+    }
 }

@@ -239,6 +239,10 @@ impl Flows for MemoryFlows {
         self.clients.borrow_mut().insert(*key);
     }
 
+    fn listening_below(&self) -> u32 {
+        32_768
+    }
+
     fn admit_stranger(&self) -> bool {
         self.admits_strangers
     }

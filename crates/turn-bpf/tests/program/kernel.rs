@@ -14,6 +14,7 @@ use turn_bpf::object::{Maps, Object, Plain};
 use turn_datapath::control::kind;
 use turn_datapath::egress::Sent;
 use turn_datapath::{Flow, FlowEvent, FlowKey, Interface, LeaseTerms, PathMtu, Reason, RecordHeader};
+use turn_snoop::ListeningPorts;
 use turn_testkit::cases::{HERE, Input, Message, Outcome, Report, Setting, TERMS, Verdict};
 use turn_testkit::checksum_complete;
 use turn_wire::ethernet::VlanTags;
@@ -73,7 +74,7 @@ impl Kernel {
 
     /// Loads the object by other terms.
     pub fn load_with(terms: &LeaseTerms) -> Self {
-        let loaded = Object::load(terms, MAX_FLOWS, None);
+        let loaded = Object::load(terms, &ListeningPorts::default(), MAX_FLOWS, None);
         let mut object = loaded.unwrap_or_else(|error| {
             panic!(
                 "{}\nthese tests load BPF programs: run them as root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)",

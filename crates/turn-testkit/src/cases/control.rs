@@ -1,5 +1,7 @@
 //! Control messages: what the daemon gets a copy of.
 
+use std::net::SocketAddr;
+
 use turn_datapath::control::{MAX_MESSAGE, kind};
 use turn_datapath::{FlowKey, Reason};
 use turn_wire::Be16;
@@ -159,6 +161,18 @@ pub fn successes_make_a_client_known() -> Vec<Case> {
                 case.outcome.clients = [client].into();
                 cases.push(with_copy(case, kind::RESPONSE, response_key(&subject), message));
             }
+        }
+        // From a relayed transport address anything may come.
+        for (port, is_listener) in [(32_767, true), (32_768, false), (65_535, false)] {
+            let from = SocketAddr::new(subject.input.destination.ip(), port);
+            let message = stun(ALLOCATE_SUCCESS, 40);
+            let packet = Packet::new(from, subject.input.source).payload(&message);
+            let draft = Draft::sent(format!("from port {port}"), &subject, packet.build());
+            let mut case = draft.passes(Reason::EgressOther);
+            let client = key(&leg(subject.input.source, from, None));
+            case.outcome.clients = is_listener.then_some(client).into_iter().collect();
+            let source = key(&leg(from, subject.input.source, None));
+            cases.push(with_copy(case, kind::RESPONSE, source, message));
         }
     }
     cases
