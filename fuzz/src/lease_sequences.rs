@@ -78,6 +78,8 @@ struct Up {
     data: Vec<u8>,
     /// How many went up before.
     number: usize,
+    /// When.
+    at: u64,
     came_elsewhere: bool,
     had_no_lease: bool,
 }
@@ -88,7 +90,7 @@ struct Account {
     now: u64,
     /// At the server, oldest first.
     waiting: Vec<Up>,
-    /// All that ever went up since the flow was installed.
+    /// All that ever went up since the flow was installed, and what waited then.
     up: Vec<Vec<u8>>,
     /// When the server was seen relaying something that had gone up, and by which way.
     witnesses: Vec<(u64, Way)>,
@@ -190,11 +192,13 @@ impl Account {
                 let key = self.subject.key();
                 self.flows.remove_flow(&key);
                 self.flows.insert_flow(key, self.subject.flow);
-                // What waits went up before there was this flow.
+                // What waits went up before there was this flow. That the server relays it shows as much as ever: a packet that
+                // comes in after it may be alike in all that a fingerprint covers.
                 self.waiting.iter_mut().for_each(|up| up.number = usize::MAX - 1);
                 *self = Self {
                     flows: std::mem::take(&mut self.flows),
                     now: self.now,
+                    up: self.waiting.iter().map(|up| up.data.clone()).collect(),
                     waiting: std::mem::take(&mut self.waiting),
                     ..Self::new(self.subject.clone(), self.is_wildcard)
                 };
@@ -233,6 +237,7 @@ impl Account {
                 self.waiting.push(Up {
                     data: data.to_vec(),
                     number,
+                    at: self.now,
                     came_elsewhere: elsewhere,
                     had_no_lease,
                 });
@@ -271,8 +276,9 @@ impl Account {
         let is_newest = self.is_noted && up.number + 1 == self.up.len() && self.ups_in_a_row < 200;
         self.send(&self.translation(&up.data), &way, 0, true);
         self.witness(&up.data, way);
+        let is_late = self.now - up.at >= TERMS.lease;
         // The next packet must be relayed: it comes by the same way, and nothing hinders it.
-        self.is_fresh = is_newest && up.had_no_lease && !up.came_elsewhere;
+        self.is_fresh = is_newest && up.had_no_lease && !up.came_elsewhere && !is_late;
         self.ups_in_a_row = 0;
     }
 

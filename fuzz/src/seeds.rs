@@ -170,6 +170,21 @@ fn leases() -> Vec<(String, Vec<u8>)> {
             ]),
         ),
         story(
+            "reinstalled_while_some_wait",
+            0,
+            0,
+            &[
+                (Receive, 3),
+                (Receive, 3),
+                (Reinstall, 0),
+                (Relay, 0),
+                (Receive, 0xe3),
+                (Relay, 0),
+                (Receive, 4),
+            ],
+        ),
+        story("relayed_a_lease_late", 0, 0, &[(Receive, 1), (Tenths, 102), (Relay, 0), (Receive, 2)]),
+        story(
             "other_way_out",
             0,
             0,
