@@ -58,7 +58,7 @@ const DEBIAN: &str = "http://deb.debian.org";
 /// For all kernels together.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// The same for what is quick: fetching the kernels, and the machines, which run side by side.
-const QUICK_LIMIT: Duration = Duration::from_secs(240);
+const QUICK_LIMIT: Duration = Duration::from_secs(200);
 const CUT_SHORT: &str =
     "skipped: what the table says has not ended had no time to; cargo xtask vm --ends takes its time";
 
