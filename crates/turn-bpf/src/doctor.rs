@@ -5,7 +5,7 @@
 
 mod checks;
 mod coturn;
-mod facts;
+pub(crate) mod facts;
 pub mod probe;
 mod report;
 

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
@@ -237,8 +238,10 @@ impl Object {
     /// for experiments on one's own link (IEEE 802, 0x88b5). Where the driver throws them away, the counter of
     /// [`Reason::TransmitFailed`] goes up.
     pub fn transmit_probes(&mut self, ifindex: u32, mac: [u8; 6]) -> Result<(), ProgramError> {
-        // More than a virtual Ethernet link's ring of 256 holds, so that a link that never empties it shows.
-        const PROBES: u32 = 512;
+        // Together more than a virtual Ethernet link's ring of 256 holds, so that a link that never empties it shows; and with time in
+        // between for one that does.
+        const PROBES: u32 = 64;
+        const TIMES: u32 = 8;
         const FRAME: usize = 60;
         let program: &mut Xdp = match self.ebpf.program_mut("turn_bpf_probe") {
             Some(program) => program.try_into()?,
@@ -253,13 +256,16 @@ impl Object {
         }
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context = [0, FRAME as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes);
-        program.test_run(TestRunOptions {
-            data_in: Some(&frame),
-            ctx_in: Some(context.as_flattened()),
-            repeat: PROBES,
-            attrs: TestRunAttrs::new().xdp_live_frames(64),
-            ..TestRunOptions::default()
-        })?;
+        for _ in 0..TIMES {
+            program.test_run(TestRunOptions {
+                data_in: Some(&frame),
+                ctx_in: Some(context.as_flattened()),
+                repeat: PROBES,
+                attrs: TestRunAttrs::new().xdp_live_frames(PROBES),
+                ..TestRunOptions::default()
+            })?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 
@@ -387,7 +393,7 @@ impl FlowMaps for FlowStore {
         if let Err(error) = membarrier(MembarrierCommand::Global) {
             // Only kernels with fully tickless CPUs refuse. No program runs for as long as this.
             tracing::debug!(%error, "no global memory barrier; waiting instead");
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

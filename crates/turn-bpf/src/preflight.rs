@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     attachment::WantedMode,
+    doctor::facts::filters,
     host::{self, KernelRelease, LoadedProgram, OLDEST_KERNEL, Privileges, Process},
     interfaces::{self, AttachedMode, Interface, UnknownInterface},
     obstacle::Obstacle,
@@ -185,7 +186,10 @@ impl Facts {
             if let Some(driver) = host::hardware_driver(interface) {
                 drivers.insert(interface.ifindex, driver);
             }
-            if let Some(ours) = LoadedProgram::ours_at_tc(&interface.name) {
+            let by_link = LoadedProgram::ours_at_tc(&interface.name);
+            let ours =
+                if by_link.is_some() { by_link } else { filters::ours_of_another(interface.ifindex).await };
+            if let Some(ours) = ours {
                 ours_at_tc.insert(interface.ifindex, ours);
             }
         }

@@ -1,7 +1,7 @@
 //! What is gathered before anything is judged.
 
 mod device;
-mod filters;
+pub(crate) mod filters;
 mod firewall;
 mod memory;
 mod network;

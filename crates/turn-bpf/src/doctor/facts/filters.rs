@@ -6,7 +6,7 @@ use aya::programs::{SchedClassifier, tc::TcAttachType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::host::{LoadedProgram, OUR_TC_PROGRAM};
-use crate::netlink::{self, Message, Socket, attributes, text};
+use crate::netlink::{self, Message, Socket, attributes, number, text};
 use crate::object::EGRESS_PROGRAM;
 
 /// What is attached to one side of an interface.
@@ -50,13 +50,37 @@ fn tcx(interface: &str, attach_type: TcAttachType) -> Option<Vec<LoadedProgram>>
     Some(programs.iter().map(|program| LoadedProgram::by_id(program.id())).collect())
 }
 
+/// turn-bpf's egress program among the filters of an interface, where another process holds it. Before 6.6 it is a filter, and one that a dead
+/// daemon has left is nobody's.
+pub(crate) async fn ours_of_another(ifindex: u32) -> Option<LoadedProgram> {
+    let messages = dump(ifindex, CLSACT_EGRESS).await.ok()?;
+    let options = messages.iter().filter_map(|message| {
+        let (_, rest) = message.body.split_first_chunk::<TCMSG_LEN>()?;
+        value_of(rest, TCA_OPTIONS)
+    });
+    let ours = options.filter(|options| is_ours(value_of(options, TCA_BPF_NAME).map(text).as_deref()));
+    let ids = ours.filter_map(|options| number(value_of(options, TCA_BPF_ID)?));
+    let is_of_another = |program: &LoadedProgram| {
+        program.holder.as_ref().is_some_and(|holder| holder.pid != std::process::id())
+    };
+    ids.map(LoadedProgram::by_id).find(is_of_another)
+}
+
 async fn filters(ifindex: u32, parent: u32) -> Result<Vec<String>, netlink::Error> {
+    Ok(named(&dump(ifindex, parent).await?))
+}
+
+async fn dump(ifindex: u32, parent: u32) -> Result<Vec<Message>, netlink::Error> {
     let socket = Socket::open(NETLINK_ROUTE)?;
     // `struct tcmsg`: family and padding, ifindex, handle, parent, info.
     let [handle, info] = [0_u32; 2];
     let tcmsg =
         [[0; 4], ifindex.to_ne_bytes(), handle.to_ne_bytes(), parent.to_ne_bytes(), info.to_ne_bytes()];
-    Ok(named(&socket.dump(RTM_GETTFILTER, tcmsg.as_flattened()).await?))
+    socket.dump(RTM_GETTFILTER, tcmsg.as_flattened()).await
+}
+
+fn value_of(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 /// One for each priority: a classifier tells of its parts, too.
@@ -65,8 +89,6 @@ fn named(messages: &[Message]) -> Vec<String> {
     for message in messages {
         let Some((header, rest)) = message.body.split_first_chunk::<TCMSG_LEN>() else { continue };
         let [.., i0, i1, i2, i3] = *header;
-        let value_of =
-            |bytes, wanted| attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
         let Some(kind) = value_of(rest, TCA_KIND).map(text) else { continue };
         let program = value_of(rest, TCA_OPTIONS).and_then(|options| value_of(options, TCA_BPF_NAME));
         let priority = u32::from_ne_bytes([i0, i1, i2, i3]) >> 16;
@@ -91,6 +113,7 @@ const TCMSG_LEN: usize = 20;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_ID: u16 = 11;
 const CLSACT_INGRESS: u32 = 0xffff_fff2;
 const CLSACT_EGRESS: u32 = 0xffff_fff3;
 
