@@ -32,13 +32,13 @@ pub enum WantedMode {
 }
 
 impl WantedMode {
-    /// Whether the programs may stay in this mode.
-    pub fn allows(self, mode: Mode) -> bool {
+    /// The modes that are wanted, the best one first.
+    pub fn modes(self) -> &'static [Mode] {
         match self {
-            Self::Auto => true,
-            Self::Native => mode == Mode::Native,
-            Self::Tc => mode == Mode::Tc,
-            Self::Generic => mode == Mode::Generic,
+            Self::Auto => &[Mode::Native, Mode::Tc, Mode::Generic],
+            Self::Native => &[Mode::Native],
+            Self::Tc => &[Mode::Tc],
+            Self::Generic => &[Mode::Generic],
         }
     }
 }
@@ -156,14 +156,10 @@ pub fn attach(
     obstacle: Option<&Obstacle>,
     pins: Option<&Pins>,
 ) -> Result<(Ingress, Egress), AttachError> {
-    let (modes, mut reason): (&[Mode], _) = match (wanted, obstacle) {
-        (WantedMode::Auto, None) => (&[Mode::Native, Mode::Tc, Mode::Generic], None),
-        (WantedMode::Auto, Some(obstacle)) => (&[Mode::Tc, Mode::Generic], Some(obstacle.to_string())),
-        (WantedMode::Native, _) => (&[Mode::Native], None),
-        (WantedMode::Tc, _) => (&[Mode::Tc], None),
-        (WantedMode::Generic, _) => (&[Mode::Generic], None),
-    };
-    let mut modes = modes.to_vec();
+    let mut modes = wanted.modes().to_vec();
+    let obstacle = obstacle.filter(|_| wanted == WantedMode::Auto);
+    modes.retain(|mode| *mode != Mode::Native || obstacle.is_none());
+    let mut reason = obstacle.map(Obstacle::to_string);
     let mut patience = Duration::ZERO;
     if let Some((pins, kept)) = pins.and_then(|pins| Some((pins, pins.mode(interface.ifindex)?))) {
         if wanted == WantedMode::Auto {

@@ -200,7 +200,7 @@ pub async fn run(options: Options, ready: impl FnOnce(&[InterfaceRow])) -> Resul
     }
     let addresses = interfaces::local_addresses().await?;
     state.borrow_mut().take_addresses(addresses);
-    keeping::catch_up(&state, options.keeps, ring.get_mut()).await;
+    keeping::catch_up(&state, ring.get_mut()).await;
     ready(&state.borrow().attached.iter().map(InterfaceRow::from).collect::<Vec<_>>());
 
     let serve = control.serve(Rc::new(Documents(Rc::clone(&state))));

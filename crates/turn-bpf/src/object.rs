@@ -120,8 +120,8 @@ pub enum WatchError {
 impl Object {
     /// Loads maps and programs. Nothing is attached yet.
     ///
-    /// `max_flows` is the number of flows, which are directions of channel bindings. Clients are those of servers at `listening_ports`. With pins, maps are those that an earlier daemon left, or
-    /// are left to the next one.
+    /// `max_flows` is the number of flows, which are directions of channel bindings. Clients are those of servers at
+    /// `listening_ports`. With pins, maps are those that an earlier daemon left, or are left to the next one.
     pub fn load(
         terms: &LeaseTerms,
         listening_ports: &ListeningPorts,

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use rustix::fs::{FlockOperation, Mode as FileMode, OFlags, flock, fstat, major, minor, open, statfs};
-
 use rustix::process::geteuid;
 
 use crate::control::document::Mode;

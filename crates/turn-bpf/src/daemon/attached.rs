@@ -120,7 +120,7 @@ impl Daemon {
     fn attach_programs(&mut self, found: &Found) -> Result<(), AttachError> {
         let Found { interface, obstacle } = found;
         let kept = self.pins.as_ref().and_then(|pins| pins.mode(interface.ifindex));
-        if kept.is_some_and(|kept| !self.wanted.allows(kept)) {
+        if kept.is_some_and(|kept| !self.wanted.modes().contains(&kept)) {
             self.end_leases_by(interface.ifindex);
         }
         let (ingress, egress) = attachment::attach(

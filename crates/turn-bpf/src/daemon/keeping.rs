@@ -36,7 +36,7 @@ pub(super) fn open(options: &Options) -> Result<Option<Pins>, PinError> {
 }
 
 /// After everything is attached: removes what is in the way, and hears what was said while there was no daemon.
-pub(super) async fn catch_up(state: &RefCell<Daemon>, keeps: bool, ring: &mut RingBuf<MapData>) {
+pub(super) async fn catch_up(state: &RefCell<Daemon>, ring: &mut RingBuf<MapData>) {
     if state.borrow().pins.is_none() {
         return;
     }
@@ -52,7 +52,7 @@ pub(super) async fn catch_up(state: &RefCell<Daemon>, keeps: bool, ring: &mut Ri
     }
     let mut daemon = state.borrow_mut();
     daemon.handle_timeout();
-    if keeps {
+    if daemon.keeps {
         return daemon.remember();
     }
     tracing::info!("what an earlier turn-bpf has kept is taken over, and ends with this one");

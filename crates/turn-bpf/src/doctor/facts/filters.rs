@@ -50,8 +50,8 @@ fn tcx(interface: &str, attach_type: TcAttachType) -> Option<Vec<LoadedProgram>>
     Some(programs.iter().map(|program| LoadedProgram::by_id(program.id())).collect())
 }
 
-/// turn-bpf's egress program among the filters of an interface, where another process holds it. Before 6.6 it is a filter, and one that a dead
-/// daemon has left is nobody's.
+/// turn-bpf's egress program among the filters of an interface, where another process holds it. Before 6.6 it is a filter, and one that
+/// a dead daemon has left is nobody's.
 pub(crate) async fn ours_of_another(ifindex: u32) -> Option<LoadedProgram> {
     let messages = dump(ifindex, CLSACT_EGRESS).await.ok()?;
     let options = messages.iter().filter_map(|message| {
